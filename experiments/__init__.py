@@ -1,0 +1,1 @@
+"""Studies on the toy and the language model, one question a file."""

@@ -1,0 +1,130 @@
+"""Where does the toy show the pathology and its remedies, all eight findings of the demo at once?
+
+Command:  python -m experiments.find_regime [--candidates N]
+Duration: about a minute a candidate on two cores; it takes up where it stopped.
+Writes:   experiments/records/regime.json, a line of numbers for every candidate tried, failures included.
+
+Candidates are drawn from the grid below by a fixed seed. The inner rate follows from the relative weight step r and
+the output's multiplier from the function step u: how far one inner step moves a weight, and the logits. Every arm is
+tuned on seeds 1000-1002 and judged on seeds 2000-2007; the demo's own seeds 0-7 are used nowhere here. A candidate
+whose tuned means already contradict F1, F3, F7 is not followed further. The score of a candidate is its least margin:
+over the findings, the distance of the mean from its bound in half-widths of its interval (above 1: it holds).
+
+Found: see experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+
+from toybench.config import Run
+from toybench.overlay import overlay
+from toybench.presets import load_preset
+from toybench.runtime import configure
+from toybench.study import ARMS, Tuning, arm_run, findings, tune
+from toybench.training import train
+
+RECORD = Path(__file__).parent / "records" / "regime.json"
+TUNING_SEEDS, JUDGING_SEEDS = range(1000, 1003), range(2000, 2008)
+GRID = {
+    "dimension": (32, 64, 128),
+    "hidden": (64, 128),
+    "noise": (0.35, 0.5),
+    "clusters": (4, 8, 16),
+    "function_step": (0.1, 0.3, 1.0),
+    "weight_step": (0.001, 0.003),
+    "length": ((20, 50), (20, 100), (50, 20), (50, 40)),  # local steps H, rounds R
+    "reset": (True, False),
+}
+FAST, SLOW = (0.025, 0.05, 0.1, 0.2, 0.4), (0.35, 0.7, 1.4, 2.8)  # outer rates to begin with, by effective step
+MOMENTUM_EVERY_ARRIVAL = {"async_nesterov", "async_nesterov_equal", "poly", "poly_threshold", "delay_compensation", "nesterov_dylu"}
+
+
+def rates_of(arm: str) -> tuple[float, ...]:
+    """Where an arm's search for its outer rate begins."""
+    return FAST if arm in MOMENTUM_EVERY_ARRIVAL else SLOW
+
+
+def candidate_run(base: Run, c: dict) -> Run:
+    """A candidate as a configuration."""
+    lr = c["weight_step"] * 0.577 / math.sqrt(c["dimension"])
+    spread = math.sqrt((1 + c["noise"] ** 2 * c["dimension"]) / (3 * c["dimension"]))
+    scale = c["function_step"] / (lr * c["hidden"] * 0.4 * spread)
+    changes = {f"task.{key}": c[key] for key in ("dimension", "hidden", "noise", "clusters")}
+    changes |= {"task.output_scale": float(f"{scale:.4g}"), "inner.lr": float(f"{lr:.4g}"), "inner.reset": c["reset"]}
+    steps, rounds = c["length"]
+    return overlay(base, changes | {"cluster.local_steps": steps, "budget.rounds": rounds, "budget.evaluations": 40})
+
+
+def candidates(count: int) -> list[dict]:
+    """The first so many of the shuffled grid."""
+    grid = [dict(zip(GRID, values)) for values in product(*GRID.values())]
+    random.Random(0).shuffle(grid)
+    return grid[:count]
+
+
+def promising(tuned: dict[str, Tuning]) -> bool:
+    """Whether the means at tuned rates agree with F1, F3 and F7."""
+    loss = {arm: tuning.loss for arm, tuning in tuned.items()}
+    gains = loss["sync_sgd"] - loss["sync_nesterov"], loss["async_sgd"] - loss["async_nesterov"]
+    pathology = loss["async_nesterov"] > 1.02 * loss["sync_nesterov"] and gains[0] > gains[1]
+    return pathology and loss["delayed_nesterov_dylu"] < 1.01 * loss["sync_nesterov"]
+
+
+def margin(finding) -> float:
+    """Distance of the mean from the bound in half-widths, the least over a finding's parts."""
+    sign, bound = finding.numbers["relation"].split()
+    toward = 1 if sign == ">" else -1
+    parts = finding.numbers["intervals"].values()
+    return min(toward * (mean - float(bound)) / max((high - low) / 2, 1e-12) for mean, low, high in parts)
+
+
+def judge(base: Run) -> dict:
+    """Tune every arm of a candidate, then judge the findings on other seeds."""
+    first = ("sync_nesterov", "async_nesterov", "sync_sgd", "async_sgd", "delayed_nesterov_dylu")
+    tuned = {arm: tune(base, arm, rates_of(arm), TUNING_SEEDS) for arm in first}
+    means = {arm: tuning.loss for arm, tuning in tuned.items()}
+    if not promising(tuned):
+        return {"losses": means, "score": None}
+    tuned |= {arm: tune(base, arm, rates_of(arm), TUNING_SEEDS) for arm in ARMS if arm not in first}
+    results = {arm: train(arm_run(base, arm, tuning.changes), JUDGING_SEEDS)[0] for arm, tuning in tuned.items()}
+    verdicts = findings(results)
+    return {
+        "losses": {arm: float(result.final_loss.mean()) for arm, result in results.items()},
+        "tuned": {arm: tuning.changes for arm, tuning in tuned.items()},
+        "findings": [asdict(f) for f in verdicts],
+        "score": min(margin(f) for f in verdicts),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--candidates", type=int, default=60, help="how many of the grid's to try")
+    count = parser.parse_args().candidates
+    configure()
+    base = load_preset("default")
+    done = json.loads(RECORD.read_text()) if RECORD.exists() else []
+    tried = [entry["candidate"] for entry in done]
+    for number, candidate in enumerate(candidates(count)):
+        if json.loads(json.dumps(candidate)) in tried:
+            continue
+        began = time.perf_counter()
+        outcome = judge(candidate_run(base, candidate))
+        done.append({"candidate": candidate, "seconds": round(time.perf_counter() - began, 1)} | outcome)
+        RECORD.parent.mkdir(exist_ok=True)
+        RECORD.write_text(json.dumps(done, indent=1))
+        held = [f["id"] for f in outcome.get("findings", []) if f["status"] == "holds"]
+        print(number, candidate, "score", outcome["score"], "holds", *held, flush=True)
+    best = max((e for e in done if e["score"] is not None), key=lambda e: e["score"], default=None)
+    print(f"{len(done)} candidates tried; best: {best and (best['candidate'], best['score'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""What a run is: frozen, plain, validated settings. No jax here, so that help and timelines load fast."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. Reads as one line: the dotted field, the value, and what would be valid."""
+
+    def __init__(self, name: str, problem: str):
+        super().__init__(f"{name}: {problem}")
+        self.name, self.problem = name, problem
+
+    def under(self, prefix: str) -> ConfigError:
+        """The same error, told from one level further up."""
+        return ConfigError(f"{prefix}.{self.name}", self.problem)
+
+
+def setting(default: Any, help: str, *, unit: str = "", above=None, at_least=None, below=None, at_most=None) -> Any:
+    """A dataclass field with its description, its unit and the open or closed bounds of its value."""
+    bounds = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    metadata = {"help": help, "unit": unit, "bounds": {k: v for k, v in bounds.items() if v is not None}}
+    return field(default=default, metadata=metadata)
+
+
+_BOUNDS = {
+    "above": ("> {}", lambda x, bound: x > bound),
+    "at_least": (">= {}", lambda x, bound: x >= bound),
+    "below": ("< {}", lambda x, bound: x < bound),
+    "at_most": ("<= {}", lambda x, bound: x <= bound),
+}
+
+
+@cache
+def annotations_of(cls: type) -> dict[str, Any]:
+    """The resolved type of every field of a settings class."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}
+
+
+def describe(annotation: Any) -> str:
+    """A type as a user would say it, e.g. ``one of 'a', 'b'`` or ``a list of numbers``."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(a) for a in args)
+    if origin is tuple:
+        return "a list of numbers"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join("nothing" if a is type(None) else describe(a) for a in args)
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(annotation, str(annotation))
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Whether a value has the annotated type; a whole number passes for a float, true and false for nothing else."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return value in args and not isinstance(value, bool)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(accepts(args[0], v) for v in value)
+    if origin in (types.UnionType, typing.Union):
+        return any(accepts(a, value) for a in args)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
+
+
+class Settings:
+    """Base of all settings: checks every field's type and bounds, and raises `ConfigError` naming it."""
+
+    def __post_init__(self):
+        for f in fields(self):  # type: ignore[arg-type]
+            value, annotation = getattr(self, f.name), annotations_of(type(self))[f.name]
+            if isinstance(annotation, type) and issubclass(annotation, Settings) or annotation is Any:
+                continue
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, value := tuple(value))
+            if not accepts(annotation, value):
+                raise ConfigError(f.name, f"expected {describe(annotation)}, got {value!r}")
+            self._check_bounds(f.name, value, f.metadata.get("bounds", {}))
+
+    @staticmethod
+    def _check_bounds(name: str, value: Any, bounds: dict) -> None:
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                continue
+            if not math.isfinite(number):
+                raise ConfigError(name, f"must be finite, got {number}")
+            for kind, bound in bounds.items():
+                text, holds = _BOUNDS[kind]
+                if not holds(number, bound):
+                    raise ConfigError(name, f"must be {text.format(bound)}, got {number}")
+
+
+@dataclass(frozen=True)
+class Gaussians(Settings):
+    """The toy: classify points of a mixture of mixtures of Gaussians with a two-layer perceptron."""
+
+    classes: int = setting(4, "classes", at_least=2)
+    clusters: int = setting(8, "Gaussian clusters in each class", at_least=1)
+    dimension: int = setting(64, "input dimensions", at_least=1)
+    noise: float = setting(0.35, "standard deviation of a point around its centre, a unit vector", at_least=0)
+    points: int = setting(64_000, "training points, split evenly over the shards", at_least=1)
+    held_out: int = setting(2_048, "points that the model is evaluated on", at_least=1)
+    evaluate_on: Literal["held_out", "training"] = setting("held_out", "fresh points, or the first of the training points")
+    hidden: int = setting(64, "hidden units", at_least=1)
+    output_scale: float = setting(1.0, "multiplier of the logits; the output layer starts divided by it", above=0)
+    batch: int = setting(32, "examples in a batch", at_least=1)
+
+
+@dataclass(frozen=True)
+class Cluster(Settings):
+    """Workers, their speeds, and when they restart (paper, Algorithms 2, 4 and 5)."""
+
+    sec_per_step: tuple[float, ...] = setting(
+        (0.58, 0.75, 1.51, 3.33), "simulated time of one local step, a number for each worker", unit="s", above=0
+    )
+    local_steps: int = setting(50, "local steps H of a visit; with dynamic steps, of the fastest worker", at_least=1)
+    grace: float = setting(
+        0.0, "how long after a group's first arrival others may still join it and restart together", unit="s", at_least=0
+    )
+    barrier: bool = setting(False, "synchronous: wait for all workers, then one outer step on their mean")
+    dynamic_steps: bool = setting(False, "DyLU (Eq. 6): local steps in proportion to a worker's speed")
+    sharding: Literal["proportional", "least_visited"] = setting(
+        "proportional", "a ready worker's shard: Eq. 2's draw, or the least visited (ties at random)"
+    )
+    shards: int | None = setting(None, "data shards; as many as workers if not given", at_least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.sec_per_step:
+            raise ConfigError("sec_per_step", "must name at least one worker, got an empty list")
+
+    @property
+    def workers(self) -> int:
+        """Number of workers k."""
+        return len(self.sec_per_step)
+
+    @property
+    def num_shards(self) -> int:
+        return self.workers if self.shards is None else self.shards
+
+
+@dataclass(frozen=True)
+class Inner(Settings):
+    """What every inner optimizer has: the learning rate of Eq. 3, in steps spent on a shard."""
+
+    lr: float = setting(4e-4, "peak inner learning rate", at_least=0)
+    final_lr: float = setting(1e-6, "inner learning rate at the end of the cosine and after it", at_least=0)
+    warmup: int = setting(0, "linear warm-up from zero", unit="steps on a shard", at_least=0)
+    decay_steps: int | None = setting(
+        None, "where the cosine ends; the budget's steps on a shard if not given", unit="steps on a shard", at_least=1
+    )
+    first_step_peak: bool = setting(False, "the notebook's slip: the first step of every visit runs at the peak rate")
+    reset: bool = setting(False, "start every visit with fresh moments (notebook) instead of the worker's own (paper)")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.decay_steps is not None and self.decay_steps <= self.warmup:
+            raise ConfigError("decay_steps", f"must be > warmup ({self.warmup}), got {self.decay_steps}")
+
+
+@dataclass(frozen=True)
+class InnerAdamW(Inner):
+    """AdamW inside, as the paper."""
+
+    weight_decay: float = setting(0.1, "decoupled weight decay", at_least=0)
+    b1: float = setting(0.9, "decay of the first moment", at_least=0, below=1)
+    b2: float = setting(0.999, "decay of the second moment", at_least=0, below=1)
+    eps: float = setting(1e-8, "added to the root of the second moment", above=0)
+
+
+@dataclass(frozen=True)
+class InnerSGD(Inner):
+    """Plain or momentum SGD inside."""
+
+    momentum: float = setting(0.0, "heavy-ball momentum", at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class Outer(Settings):
+    """What every outer method has. Each method's own settings stand beside it in `toybench.outer`."""
+
+    lr: float = setting(0.7, "outer learning rate ε", at_least=0)
+    scale: Literal["1", "1/sqrt(k)", "1/k"] = setting(
+        "1", "weight on every pseudo-gradient before the method sees it (k workers)"
+    )
+
+
+@dataclass(frozen=True)
+class Budget(Settings):
+    """How long a run lasts, and how often it is looked at."""
+
+    rounds: int = setting(40, "R: the run ends with the arrival that reaches R·H·k local steps in all", at_least=1)
+    evaluations: int = setting(40, "evaluations, evenly spaced in local steps, beside that of the start", at_least=1)
+
+    def total_steps(self, cluster: Cluster) -> int:
+        """Local steps of the whole run, over all workers."""
+        return self.rounds * cluster.local_steps * cluster.workers
+
+
+@dataclass(frozen=True)
+class Run(Settings):
+    """One configuration: on what (task), when (cluster), how (inner, outer) and how long (budget)."""
+
+    task: Any
+    cluster: Cluster
+    inner: Inner
+    outer: Outer
+    budget: Budget
+
+    def __post_init__(self):
+        points, shards = getattr(self.task, "points", None), self.cluster.num_shards
+        if points is not None and points < shards:
+            raise ConfigError("cluster.shards", f"must be <= task.points ({points}), got {shards}")

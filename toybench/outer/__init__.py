@@ -1,0 +1,91 @@
+"""Outer methods: one family a file, each with its settings, its builder and its source; here their one table.
+
+Builders import jax and optax when they are called, so that settings, help and timelines load without them. A builder
+takes its settings as numbers, traced or not, and returns an optax transformation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, NamedTuple
+
+from toybench.config import Outer
+from toybench.outer.adam import Adam, AdamW, adam, adamw
+from toybench.outer.base import OuterOptimizer, as_outer
+from toybench.outer.buffered import Buffered, buffered
+from toybench.outer.delay_compensation import DelayCompensation, delay_compensation
+from toybench.outer.delayed_nesterov import DelayedNesterov, delayed_nesterov
+from toybench.outer.sgd import SGD, Momentum, Nesterov, heavy_ball, nesterov, sgd
+from toybench.outer.staleness import Poly, PolyThreshold, poly, poly_threshold
+
+
+class Method(NamedTuple):
+    """An outer method: its settings class, its builder, its update in one line, and where it comes from."""
+
+    settings: type[Outer]
+    build: Callable[..., Any]
+    formula: str
+    source: str
+
+
+PAPER = "arXiv 2401.09135"
+METHODS: dict[str, Method] = {
+    "sgd": Method(SGD, sgd, "θ ← θ − εg", f"FedAvg, arXiv 1602.05629; {PAPER}, Fig. 5"),
+    "momentum": Method(Momentum, heavy_ball, "m ← βm + g; θ ← θ − εm", f"{PAPER}, notebook"),
+    "nesterov": Method(Nesterov, nesterov, "m ← βm + g; θ ← θ − ε(g + βm)", f"DiLoCo, arXiv 2311.08105; {PAPER}, Eq. 4"),
+    "adam": Method(Adam, adam, "θ ← θ − ε Adam(g)", f"FedOpt, arXiv 2003.00295; {PAPER}, Fig. 5"),
+    "adamw": Method(AdamW, adamw, "θ ← θ − ε(Adam(g) + wθ)", "arXiv 1711.05101"),
+    "poly": Method(Poly, poly, "g ← (1 + τ)^−a g, then Nesterov", f"FedAsync, arXiv 1903.03934; {PAPER}, section 4"),
+    "poly_threshold": Method(
+        PolyThreshold, poly_threshold, "Poly; an arrival with τ > threshold is dropped", f"{PAPER}, section 4"
+    ),
+    "delay_compensation": Method(
+        DelayCompensation,
+        delay_compensation,
+        "g ← g + λ g⊙g⊙(θ − θ_pulled), then Nesterov",
+        f"DC-ASGD, arXiv 1609.08326; {PAPER}, section 4",
+    ),
+    "buffered": Method(Buffered, buffered, "Nesterov on the mean of every N arrivals", f"FedBuff, arXiv 2106.06639; {PAPER}, section 4"),
+    "delayed_nesterov": Method(
+        DelayedNesterov,
+        delayed_nesterov,
+        "Δ ← Δ + g; every N: m ← βm + Δ/N, θ ← θ − ε[(1 − cN + c)βm + g/N], Δ ← 0; else θ ← θ − ε[cβm + g/N]",
+        f"{PAPER}, Algorithm 3",
+    ),
+}
+
+_SCALES = {"1": lambda k: 1.0, "1/sqrt(k)": lambda k: k**-0.5, "1/k": lambda k: 1.0 / k}
+
+
+def method_of(settings: Outer) -> str:
+    """The name of the method that some settings belong to."""
+    return next(name for name, method in METHODS.items() if method.settings is type(settings))
+
+
+def outer_numbers(settings: Outer, workers: int) -> dict[str, float]:
+    """The settings as numbers, those that depend on the number of workers resolved; what a compiled run traces."""
+    numbers = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    numbers["scale"] = _SCALES[settings.scale](workers)
+    if "period" in numbers and numbers["period"] is None:
+        numbers["period"] = workers
+    return numbers
+
+
+@cache
+def outer_builder(method: str) -> Callable[[Mapping[str, Any]], OuterOptimizer]:
+    """The function from `outer_numbers`, traced or not, to the outer optimizer; the same object for the same name."""
+
+    def build(numbers: Mapping[str, Any]) -> OuterOptimizer:
+        import optax
+
+        own = {name: number for name, number in numbers.items() if name != "scale"}
+        return as_outer(optax.chain(optax.scale(numbers["scale"]), METHODS[method].build(**own)))
+
+    return build
+
+
+def make_outer(settings: Outer, workers: int) -> OuterOptimizer:
+    """The outer optimizer of some settings in a cluster of `workers` workers."""
+    return outer_builder(method_of(settings))(outer_numbers(settings, workers))

@@ -1,0 +1,56 @@
+"""How this process uses the machine: one lane device a core, and compiled programs kept between processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import platformdirs
+
+CACHE_SWITCH = "TOYBENCH_CACHE"  # "off" keeps no compiled programs; a path keeps them there
+
+
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept: a folder of this user, this jaxlib and this kind of processor."""
+    import jaxlib
+
+    choice = os.environ.get(CACHE_SWITCH, "")
+    if choice.lower() in ("off", "0", "false", "no"):
+        return None
+    root = Path(choice) if choice else Path(platformdirs.user_cache_dir("toybench"))
+    # A program compiled for another processor may not run here, though the cache would offer it.
+    return root / f"jaxlib-{jaxlib.__version__}-{_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    except OSError:
+        text = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configure() -> None:
+    """Set jax up for lanes: a CPU device for every core, and the persistent compilation cache.
+
+    For programs, not for `import toybench`: it changes the process. Call it before jax is first used.
+    """
+    import jax
+
+    try:
+        jax.config.update("jax_num_cpu_devices", cores())
+    except RuntimeError:
+        pass  # jax is already running, with the devices that it has
+    folder = cache_folder()
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

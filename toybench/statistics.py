@@ -1,0 +1,66 @@
+"""Honest comparisons: differences paired by seed, t-intervals, and a rule for when a statement holds."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+Status = Literal["holds", "does not hold", "undecided"]
+
+
+class Interval(NamedTuple):
+    """A mean and its two-sided t-interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(samples: np.ndarray, level: float = 0.95) -> Interval:
+    """Student's t-interval of the mean of independent samples [S], S >= 2."""
+    samples = np.asarray(samples, float)
+    mean, spread = samples.mean(), stats.sem(samples)
+    margin = spread * stats.t.ppf((1 + level) / 2, len(samples) - 1)
+    return Interval(float(mean), float(mean - margin), float(mean + margin))
+
+
+def relative_gap(loss: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """[S] by how many per cent each seed's loss lies above the same seed's reference."""
+    return 100 * (loss / reference - 1)
+
+
+def decide(value: Interval, relation: Literal[">", "<"], bound: float) -> Status:
+    """Whether a mean lies beyond a bound: only if its whole interval does, and not only if its whole interval does not.
+
+    An interval that touches the bound decides nothing, so a method is undecided against itself.
+    """
+    if relation == "<":
+        value, bound = Interval(-value.mean, -value.high, -value.low), -bound
+    if value.low > bound:
+        return "holds"
+    return "does not hold" if value.high < bound else "undecided"
+
+
+def all_of(statuses: list[Status]) -> Status:
+    """A statement made of parts: it holds if all hold, and does not if one does not."""
+    if "does not hold" in statuses:
+        return "does not hold"
+    return "undecided" if "undecided" in statuses else "holds"
+
+
+def time_to_target(loss: np.ndarray, time: np.ndarray, target: float) -> float:
+    """When a loss curve [n + 1] first comes down to a target, in the unit of `time`, linear between points.
+
+    Returns:
+        infinity if it never does: a censored time, not a large one.
+    """
+    below = np.flatnonzero(loss <= target)
+    if not len(below):
+        return float("inf")
+    i = int(below[0])
+    if i == 0:
+        return float(time[0])
+    share = (loss[i - 1] - target) / (loss[i - 1] - loss[i])
+    return float(time[i - 1] + share * (time[i] - time[i - 1]))

@@ -1,0 +1,220 @@
+"""The demo's question: what stale momentum costs, and what repairs it, each method at its own best outer rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toybench.config import Run
+from toybench.overlay import overlay
+from toybench.statistics import Interval, Status, all_of, decide, interval, relative_gap, time_to_target
+from toybench.training import Result, train
+
+SYNC = {"cluster.barrier": True}
+ASYNC = {"cluster.barrier": False}
+DYLU = ASYNC | {"cluster.dynamic_steps": True}
+
+# What is compared: a title, and what it changes of the preset.
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sync_nesterov": ("sync Nesterov (DiLoCo)", SYNC | {"outer.method": "nesterov"}),
+    "async_nesterov": ("async Nesterov", ASYNC | {"outer.method": "nesterov"}),
+    "async_nesterov_equal": ("async Nesterov, equal speeds", ASYNC | {"outer.method": "nesterov"}),
+    "sync_sgd": ("sync SGD", SYNC | {"outer.method": "sgd"}),
+    "async_sgd": ("async SGD", ASYNC | {"outer.method": "sgd"}),
+    "poly": ("async Poly", ASYNC | {"outer.method": "poly"}),
+    "poly_threshold": ("async PolyThres", ASYNC | {"outer.method": "poly_threshold"}),
+    "delay_compensation": ("async delay compensation", ASYNC | {"outer.method": "delay_compensation"}),
+    "buffered": ("async Buffer", ASYNC | {"outer.method": "buffered"}),
+    "delayed_nesterov": ("async DN", ASYNC | {"outer.method": "delayed_nesterov"}),
+    "nesterov_dylu": ("async Nesterov + DyLU", DYLU | {"outer.method": "nesterov"}),
+    "delayed_nesterov_dylu": ("async DN + DyLU", DYLU | {"outer.method": "delayed_nesterov"}),
+}
+
+
+def arm_run(base: Run, arm: str, tuned: Mapping[str, Any]) -> Run:
+    """A preset turned into one of the `ARMS` at its tuned settings; equal speeds keep the mean time of a step."""
+    changes = ARMS[arm][1] | dict(tuned)
+    if arm.endswith("_equal"):
+        seconds = base.cluster.sec_per_step
+        changes["cluster.sec_per_step"] = [float(np.mean(seconds))] * len(seconds)
+    return overlay(base, changes)
+
+
+# Tuned beside the outer rate: λ is published nowhere, and at a library's usual 0.04 it does nothing here.
+ALSO_TUNED: dict[str, tuple[str, tuple[float, ...]]] = {
+    "delay_compensation": ("outer.strength", (0.04, 10.0, 100.0, 1e3, 1e4)),
+}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Final losses of one arm over outer rates, on tuning seeds."""
+
+    rates: tuple[float, ...]  # ascending
+    losses: tuple[tuple[float, ...], ...]  # [rates][seeds]; a diverged run counts as the untrained model
+    seeds: tuple[int, ...]
+    settings: dict[str, float]  # what else the arm was tuned to
+
+    @property
+    def loss(self) -> float:
+        """The least mean loss."""
+        return float(np.min(np.mean(self.losses, axis=1)))
+
+    @property
+    def best(self) -> float:
+        """The rate of the least mean loss."""
+        return self.rates[int(np.argmin(np.mean(self.losses, axis=1)))]
+
+    @property
+    def on_edge(self) -> bool:
+        """Whether the best rate is the least or the greatest tried."""
+        return self.best in (self.rates[0], self.rates[-1])
+
+    @property
+    def changes(self) -> dict[str, float]:
+        """What the tuning chose, as dotted keys."""
+        return {"outer.lr": self.best} | self.settings
+
+
+def tune(
+    base: Run, arm: str, rates: Sequence[float], seeds: Sequence[int], *, progress: Callable[[float], None] | None = None
+) -> Tuning:
+    """An arm at its best: several outer rates, and the arm's other tuned settings, on some seeds."""
+    key, values = ALSO_TUNED.get(arm, ("", (0.0,)))
+    settings = [{key: value} if key else {} for value in values]
+    return min((_tune_rate(base, arm, other, rates, seeds, progress) for other in settings), key=lambda t: t.loss)
+
+
+def _tune_rate(base: Run, arm: str, settings: dict, rates: Sequence[float], seeds: Sequence[int], progress) -> Tuning:
+    """Widen the range by the grid's own factor while the best rate lies on an edge."""
+    table: dict[float, tuple[float, ...]] = {}
+    rates = sorted(rates)
+    factor, todo = rates[1] / rates[0], rates
+    for _ in range(5):
+        runs = [arm_run(base, arm, {"outer.lr": rate} | settings) for rate in todo]
+        for rate, result in zip(todo, train(runs, seeds, progress=progress)):
+            table[rate] = tuple(map(float, result.final_loss))
+        tried = sorted(table)
+        tuning = Tuning(tuple(tried), tuple(table[rate] for rate in tried), tuple(seeds), settings)
+        if not tuning.on_edge:
+            break
+        low = tuning.best == tried[0]
+        todo = [float(f"{tried[0] / factor**i if low else tried[-1] * factor**i:.4g}") for i in (1, 2)]
+    return tuning
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A statement with its verdict and the numbers that decide it."""
+
+    id: str
+    statement: str
+    status: Status
+    numbers: dict[str, Any]
+
+
+def _parts(relation: str, bound: float, parts: Mapping[str, Interval]) -> tuple[Status, dict[str, Any]]:
+    verdicts = [decide(part, relation, bound) for part in parts.values()]
+    return all_of(verdicts), {"relation": f"{relation} {bound:g}", "intervals": {k: list(v) for k, v in parts.items()}}
+
+
+def findings(results: Mapping[str, Result]) -> list[Finding]:
+    """The eight findings, each a statement about paired 95 % intervals over the seeds of `results`, by arm."""
+    loss = {arm: result.final_loss for arm, result in results.items()}
+    sync, stale = loss["sync_nesterov"], loss["async_nesterov"]
+    gap = {arm: interval(relative_gap(value, sync)) for arm, value in loss.items()}
+    midway = (sync + stale) / 2
+    gain = {"sync": loss["sync_sgd"] - sync, "async": loss["async_sgd"] - stale}
+    remedies = ("poly", "poly_threshold", "delay_compensation")
+    short = {arm: interval(100 * (loss[arm] - midway) / sync) for arm in remedies}
+    ratio, reached = time_ratio(results["delayed_nesterov_dylu"], results["sync_nesterov"])
+    won = {arm: won_back(loss[arm], stale, sync) for arm in (*remedies, "buffered")}
+
+    def finding(id, statement, relation, bound, parts, **more):
+        status, numbers = _parts(relation, bound, parts)
+        return Finding(id, statement, status, numbers | more)
+
+    return [
+        finding("F1", "async Nesterov is worse than sync Nesterov (gap, %)", ">", 0, {"gap": gap["async_nesterov"]}),
+        finding(
+            "F2",
+            "async SGD is no more than 1 % worse than sync SGD (gap, %)",
+            "<",
+            1,
+            {"gap": interval(relative_gap(loss["async_sgd"], loss["sync_sgd"]))},
+        ),
+        finding(
+            "F3",
+            "the gain from SGD to Nesterov is larger synchronously (difference of gains, nats)",
+            ">",
+            0,
+            {"difference": interval(gain["sync"] - gain["async"])},
+        ),
+        finding(
+            "F4",
+            "async Nesterov is worse than sync Nesterov with equal speeds too (gap, %)",
+            ">",
+            0,
+            {"gap": gap["async_nesterov_equal"]},
+        ),
+        finding(
+            "F5",
+            "Poly, PolyThres and delay compensation each win back less than half of the gap (above half-way, %)",
+            ">",
+            0,
+            short,
+            won_back={arm: won[arm] for arm in remedies},
+        ),
+        finding(
+            "F6",
+            "Async Buffer wins back part of the gap (won back, % of sync)",
+            ">",
+            0,
+            {"buffered": interval(100 * (stale - loss["buffered"]) / sync)},
+            won_back={"buffered": won["buffered"]},
+        ),
+        finding(
+            "F7",
+            "DN + DyLU ends no more than 2 % above sync Nesterov (gap, %)",
+            "<",
+            2,
+            {"gap": gap["delayed_nesterov_dylu"]},
+        ),
+        finding(
+            "F8",
+            "DN + DyLU reaches sync Nesterov's final loss in less than half of its time (ratio)",
+            "<",
+            0.5,
+            {"ratio": interval(ratio)},
+            reached=int(reached.sum()),
+            seeds=len(reached),
+        ),
+    ]
+
+
+def won_back(loss: np.ndarray, stale: np.ndarray, sync: np.ndarray) -> float:
+    """The share of the gap between two losses [S] that a third wins back: 0 at `stale`, 1 at `sync`; of the means."""
+    gap = stale.mean() - sync.mean()
+    return float((stale.mean() - loss.mean()) / gap) if gap else float("nan")
+
+
+def time_ratio(result: Result, reference: Result) -> tuple[np.ndarray, np.ndarray]:
+    """How soon a run reaches its reference's final loss, as a share of the reference's simulated time.
+
+    Returns:
+        [S] ratios, those never reached counted as 1 (the reference's full time), and [S] which were reached.
+    """
+    times = np.array(times_to(result, reference))
+    reached = np.isfinite(times)
+    return np.where(reached, times / reference.time[:, -1], 1.0), reached
+
+
+def times_to(result: Result, reference: Result) -> list[float]:
+    """[S] simulated seconds until each seed's curve reaches the same seed's final loss of the reference."""
+    return [
+        time_to_target(loss, time, target)
+        for loss, time, target in zip(result.metrics["loss"], result.time, reference.final_loss)
+    ]

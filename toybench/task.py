@@ -1,0 +1,65 @@
+"""What is trained: the Task protocol, and a check that a new task keeps its laws."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+Params = Any  # a pytree of floating arrays
+Data = Any  # a pytree of arrays: an argument of the compiled program, so that seeds are paired and never recompile
+Batch = Any
+
+
+class Task(Protocol):
+    """A model, its data and its loss. Stateless and hashable: equal tasks share compiled programs.
+
+    A task is pure functions over pytrees; the engine never looks inside them. `toybench.gaussians` is one in full,
+    the README has one in thirty lines.
+    """
+
+    def data(self, key: jax.Array, shards: int) -> Data:
+        """The data of one seed, already split into shards."""
+        ...
+
+    def init(self, key: jax.Array) -> Params:
+        """Initial parameters."""
+        ...
+
+    def batch(self, data: Data, shard: jax.Array, step: jax.Array) -> Batch:
+        """The batch of a shard's step: random access, no iterator, so that nothing need be kept to resume."""
+        ...
+
+    def loss(self, params: Params, batch: Batch) -> jax.Array:
+        """Mean loss of a batch, a scalar."""
+        ...
+
+    def evaluate(self, params: Params, data: Data) -> dict[str, jax.Array]:
+        """Scalars by name; ``loss`` is among them."""
+        ...
+
+
+def check_task(task: Task, shards: int = 2, seed: int = 0) -> None:
+    """Run a task once through everything the engine asks of it.
+
+    Raises:
+        TypeError: a law is broken; the message says which.
+    """
+    key = jax.random.key(seed)
+    data, params = task.data(key, shards), task.init(key)
+    hash(task)
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise TypeError("init: parameters must be a pytree of floating arrays")
+    batch = jax.jit(task.batch)(data, jnp.int32(shards - 1), jnp.int32(10**6))
+    loss, gradient = jax.value_and_grad(task.loss)(params, batch)
+    if loss.shape != ():
+        raise TypeError(f"loss: must be a scalar, has shape {loss.shape}")
+    if jax.tree.structure(gradient) != jax.tree.structure(params):
+        raise TypeError("loss: its gradient must have the parameters' structure")
+    metrics = task.evaluate(params, data)
+    if "loss" not in metrics or any(jnp.shape(value) != () for value in metrics.values()):
+        raise TypeError("evaluate: must return scalars by name, 'loss' among them")
+    if not all(jnp.isfinite(value) for value in jax.tree.leaves((loss, gradient, metrics))[0:1]):
+        raise TypeError("loss: not finite at the initial parameters")

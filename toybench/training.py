@@ -1,0 +1,238 @@
+"""From configurations to results: runs of the same static part become the lanes of one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from toybench.config import ConfigError, Inner, InnerAdamW, Run
+from toybench.engine import (
+    Numbers,
+    Rows,
+    chunks_of,
+    compile_chunk,
+    compile_data,
+    compile_evaluate,
+    compile_open,
+    lane_mesh,
+    rows_of,
+)
+from toybench.gaussians import GaussianMixture
+from toybench.inner import InnerOptimizer, make_inner
+from toybench.outer import OuterOptimizer, as_outer, method_of, outer_builder, outer_numbers
+from toybench.task import Task
+from toybench.timeline import Timeline, simulate
+
+CAPACITY = 32  # arrivals in a compiled chunk; unused rows cost nothing
+
+
+@dataclass(frozen=True)
+class Result:
+    """Curves of one configuration over S seeds, each with n evaluations after that of the untrained model."""
+
+    run: Run
+    seeds: tuple[int, ...]
+    timelines: tuple[Timeline, ...]  # one a seed
+    local_steps: np.ndarray  # [S, n + 1] local steps made by all workers
+    time: np.ndarray  # [S, n + 1] simulated seconds
+    metrics: dict[str, np.ndarray]  # each [S, n + 1]
+
+    @cached_property
+    def diverged(self) -> np.ndarray:
+        """[S] bool: the loss was not finite somewhere, or ended above the untrained model's."""
+        loss = self.metrics["loss"]
+        return ~np.isfinite(loss).all(1) | ~(loss[:, -1] <= loss[:, 0])
+
+    @cached_property
+    def final_loss(self) -> np.ndarray:
+        """[S] loss at the end; of a diverged run, the untrained model's."""
+        loss = self.metrics["loss"]
+        return np.where(self.diverged, loss[:, 0], loss[:, -1])
+
+
+def inner_numbers(run: Run) -> dict[str, Any]:
+    """The inner settings as numbers, those that depend on the budget resolved; what a compiled run traces."""
+    numbers = {f.name: getattr(run.inner, f.name) for f in fields(run.inner)}
+    if numbers["decay_steps"] is None:
+        numbers["decay_steps"] = max(run.budget.total_steps(run.cluster) // run.cluster.num_shards, run.inner.warmup + 1)
+    return numbers
+
+
+def evaluation_points(timeline: Timeline, total: int, evaluations: int) -> np.ndarray:
+    """[n] arrivals after which to evaluate: the first outer step at or past each n-th of the local steps, and the end."""
+    goals = total * np.arange(1, evaluations + 1) / evaluations
+    reached = np.minimum(np.searchsorted(timeline.local_steps, goals), len(timeline.time) - 1)
+    stepping = np.flatnonzero(timeline.step)
+    return stepping[np.minimum(np.searchsorted(stepping, reached), len(stepping) - 1)] + 1
+
+
+@cache
+def _inner_builder(settings: type[Inner]) -> Callable:
+    optimizer = "adamw" if settings is InnerAdamW else "sgd"
+    return lambda numbers: make_inner(optimizer, numbers)
+
+
+@cache
+def _constant(value: Any) -> Callable:
+    return lambda numbers: value
+
+
+@lru_cache(maxsize=2)
+def _prepare_data(task: Task, shards: int, seeds: tuple[int, ...], mesh: Any) -> tuple[Any, Any]:
+    keys = jax.vmap(jax.random.key)(np.array(seeds))
+    return keys, compile_data(task, shards, mesh)(keys)
+
+
+class _Plan(NamedTuple):
+    """Everything a group of runs needs from the host: S seeds, R runs, K chunks of C rows."""
+
+    timelines: list[list[Timeline]]  # [S][R]
+    points: np.ndarray  # [S, R, n] arrivals at each evaluation
+    rows: Rows  # [K, S, R, C]
+    evaluate_after: list[bool]  # [K]
+
+
+def _plan(runs: Sequence[Run], seeds: Sequence[int]) -> _Plan:
+    timelines = [[simulate(run.cluster, run.budget, seed) for run in runs] for seed in seeds]
+    points = np.array(
+        [
+            [
+                evaluation_points(t, run.budget.total_steps(run.cluster), run.budget.evaluations)
+                for t, run in zip(row, runs)
+            ]
+            for row in timelines
+        ]
+    )
+    begins = np.concatenate([np.zeros_like(points[..., :1]), points[..., :-1]], axis=-1)
+    pieces = -(-(points - begins).max((0, 1)) // CAPACITY)  # chunks that each evaluation interval needs
+    pieces = np.maximum(pieces, 1)
+    segment = np.repeat(np.arange(len(pieces)), pieces)
+    offset = np.concatenate([np.arange(p) for p in pieces]) * CAPACITY
+
+    def lane(timeline: Timeline, run: Run, begin: np.ndarray, end: np.ndarray) -> Rows:
+        rows = rows_of(timeline, run.cluster.workers, run.inner.reset)
+        return chunks_of(rows, begin[segment] + offset, end[segment], CAPACITY)
+
+    lanes = [
+        [lane(t, run, b, e) for t, run, b, e in zip(row, runs, row_begins, row_ends)]
+        for row, row_begins, row_ends in zip(timelines, begins, points)
+    ]
+    last = np.append(segment[1:] != segment[:-1], True)
+    return _Plan(timelines, points, _stack([_stack(seed) for seed in lanes]), list(last))
+
+
+def _stack(rows: Sequence[Rows]) -> Rows:
+    return Rows(*(np.stack(columns, axis=1) for columns in zip(*rows)))
+
+
+def _numbers(runs: Sequence[Run], custom_inner: bool, custom_outer: bool) -> Numbers:
+    def gather(tables: list[dict]) -> dict[str, np.ndarray]:
+        return {name: np.array([table[name] for table in tables]) for name in tables[0]}
+
+    inner = {} if custom_inner else gather([inner_numbers(run) for run in runs])
+    outer = {} if custom_outer else gather([outer_numbers(run.outer, run.cluster.workers) for run in runs])
+    return Numbers(inner, outer)
+
+
+def static_part(run: Run) -> tuple:
+    """What decides the compiled program: runs that agree in it can be lanes of one call."""
+    return (
+        run.task,
+        run.cluster.workers,
+        run.cluster.num_shards,
+        type(run.inner),
+        method_of(run.outer),
+        run.budget.evaluations,
+    )
+
+
+def train(
+    runs: Sequence[Run] | Run,
+    seeds: Sequence[int],
+    *,
+    task: Task | None = None,
+    inner: InnerOptimizer | None = None,
+    outer: optax.GradientTransformation | OuterOptimizer | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[Result]:
+    """Train configurations on seeds, as many at once as share a compiled program.
+
+    Args:
+        runs: one or more configurations.
+        seeds: each fixes data, initial parameters and shard draws, the same for every run, so that runs are paired.
+        task: trained instead of `run.task`.
+        inner: used instead of `run.inner`.
+        outer: any optax optimizer, or an `OuterOptimizer`; used instead of `run.outer`.
+        progress: called now and then with the runs finished since the last call, in fractions of a run.
+
+    Returns:
+        A result for each configuration, in order.
+
+    Raises:
+        ConfigError: no runs or no seeds.
+    """
+    runs = [runs] if isinstance(runs, Run) else list(runs)
+    if not runs or not len(seeds):
+        raise ConfigError("seeds" if runs else "runs", "must not be empty")
+    groups: dict[tuple, list[int]] = {}
+    for i, run in enumerate(runs):
+        groups.setdefault(static_part(run), []).append(i)
+    results: dict[int, Result] = {}
+    for members in groups.values():
+        group = [runs[i] for i in members]
+        results |= zip(members, _train_group(group, tuple(map(int, seeds)), task, inner, outer, progress))
+    return [results[i] for i in range(len(runs))]
+
+
+def _padded(items: Sequence, multiple: int) -> list:
+    """The items, the last repeated until their number is a multiple; devices want equal shares."""
+    return [*items, *[items[-1]] * (-len(items) % multiple)]
+
+
+def _train_group(
+    runs: list[Run], seeds: tuple[int, ...], task: Task | None, inner: Any, outer: Any, progress: Callable | None
+) -> list[Result]:
+    mesh = lane_mesh(len(seeds), len(runs))
+    lane_seeds = tuple(_padded(seeds, mesh.shape["seeds"]))
+    lane_runs = _padded(runs, mesh.shape["settings"])
+    first = runs[0]
+    task = GaussianMixture(first.task) if task is None else task
+    make_inner = _inner_builder(type(first.inner)) if inner is None else _constant(inner)
+    make_outer = outer_builder(method_of(first.outer)) if outer is None else _constant(as_outer(outer))
+
+    plan = _plan(lane_runs, lane_seeds)
+    numbers = _numbers(lane_runs, inner is not None, outer is not None)
+    keys, data = _prepare_data(task, first.cluster.num_shards, lane_seeds, mesh)
+    chunk = compile_chunk(task, make_inner, make_outer, mesh)
+    evaluate = compile_evaluate(task, mesh)
+    carry = compile_open(task, make_inner, make_outer, first.cluster.workers, mesh)(keys, numbers)
+    curves = [evaluate(carry, data)]
+    for k, evaluate_now in enumerate(plan.evaluate_after):
+        rows = Rows(*(column[k] for column in plan.rows))
+        trips = rows.num_steps.max((0, 1))
+        count = rows.valid.any((0, 1)).sum(dtype=np.int32)
+        carry = chunk(carry, rows, trips, count, data, numbers)
+        if evaluate_now:
+            curves.append(evaluate(carry, data))
+            jax.block_until_ready(curves[-2])  # stay one evaluation ahead, no more: an interrupt is soon obeyed
+            if progress is not None:
+                progress(len(runs) * len(seeds) / first.budget.evaluations)
+    curves = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))  # [S, R, n + 1]
+    return [_result(run, seeds, r, plan, curves) for r, run in enumerate(runs)]
+
+
+def _result(run: Run, seeds: tuple[int, ...], r: int, plan: _Plan, curves: dict[str, np.ndarray]) -> Result:
+    timelines = tuple(plan.timelines[s][r] for s in range(len(seeds)))
+
+    def at_points(column: str) -> np.ndarray:
+        values = [getattr(t, column)[plan.points[s, r] - 1] for s, t in enumerate(timelines)]
+        return np.concatenate([np.zeros((len(seeds), 1)), np.stack(values)], axis=1)
+
+    metrics = {name: curve[: len(seeds), r] for name, curve in curves.items()}
+    return Result(run, seeds, timelines, at_points("local_steps").astype(int), at_points("time"), metrics)

@@ -4,11 +4,13 @@ Command:  python -m experiments.find_regime [--candidates N]
 Duration: about a minute a candidate on two cores; it takes up where it stopped.
 Writes:   experiments/records/regime.json, a line of numbers for every candidate tried, failures included.
 
-Candidates are drawn from the grid below by a fixed seed. The inner rate follows from the relative weight step r and
-the output's multiplier from the function step u: how far one inner step moves a weight, and the logits. Every arm is
-tuned on seeds 1000-1002 and judged on seeds 2000-2007; the demo's own seeds 0-7 are used nowhere here. A candidate
-whose tuned means already contradict F1, F3, F7 is not followed further. The score of a candidate is its least margin:
-over the findings, the distance of the mean from its bound in half-widths of its interval (above 1: it holds).
+A climb over the grid below: from the start, the best point of an earlier, coarser scan, all neighbours (one coordinate,
+one place) are tried in an order fixed by a seed, and the climb moves to the first that scores higher. The inner rate
+follows from the relative weight step r and the output's multiplier from the function step u: how far one inner step
+moves a weight, and the logits. Every arm is tuned on seeds 1000-1002 and judged on seeds 2000-2007; the demo's own
+seeds 0-7 are used nowhere here. A candidate whose tuned means already contradict F1, F3 or F7 is not followed further.
+The score of a candidate is its least margin: over the findings, the distance of the mean from its bound in half-widths
+of its interval (above 1: all hold).
 
 Found: see experiments/LOG.md.
 """
@@ -21,30 +23,47 @@ import math
 import random
 import time
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 
 from toybench.config import Run
 from toybench.overlay import overlay
 from toybench.presets import load_preset
+from toybench.records import write_json
 from toybench.runtime import configure
 from toybench.study import ARMS, Tuning, arm_run, findings, tune
 from toybench.training import train
 
 RECORD = Path(__file__).parent / "records" / "regime.json"
 TUNING_SEEDS, JUDGING_SEEDS = range(1000, 1003), range(2000, 2008)
-GRID = {
+GRID: dict[str, tuple] = {
     "dimension": (32, 64, 128),
-    "hidden": (64, 128),
-    "noise": (0.35, 0.5),
+    "hidden": (32, 64, 128),
+    "noise": (0.25, 0.35, 0.5),
     "clusters": (4, 8, 16),
     "function_step": (0.1, 0.3, 1.0),
-    "weight_step": (0.001, 0.003),
-    "length": ((20, 50), (20, 100), (50, 20), (50, 40)),  # local steps H, rounds R
-    "reset": (True, False),
+    "weight_step": (0.001, 0.003, 0.01),
+    "length": ((20, 50), (20, 100), (50, 40), (100, 20)),  # local steps H, rounds R
+    "reset": (False, True),
+}
+START = {
+    "dimension": 64,
+    "hidden": 64,
+    "noise": 0.35,
+    "clusters": 8,
+    "function_step": 0.3,
+    "weight_step": 0.003,
+    "length": (50, 40),
+    "reset": True,
 }
 FAST, SLOW = (0.025, 0.05, 0.1, 0.2, 0.4), (0.35, 0.7, 1.4, 2.8)  # outer rates to begin with, by effective step
-MOMENTUM_EVERY_ARRIVAL = {"async_nesterov", "async_nesterov_equal", "poly", "poly_threshold", "delay_compensation", "nesterov_dylu"}
+MOMENTUM_EVERY_ARRIVAL = {
+    "async_nesterov",
+    "async_nesterov_equal",
+    "poly",
+    "poly_threshold",
+    "delay_compensation",
+    "nesterov_dylu",
+}
 
 
 def rates_of(arm: str) -> tuple[float, ...]:
@@ -63,11 +82,14 @@ def candidate_run(base: Run, c: dict) -> Run:
     return overlay(base, changes | {"cluster.local_steps": steps, "budget.rounds": rounds, "budget.evaluations": 40})
 
 
-def candidates(count: int) -> list[dict]:
-    """The first so many of the shuffled grid."""
-    grid = [dict(zip(GRID, values)) for values in product(*GRID.values())]
-    random.Random(0).shuffle(grid)
-    return grid[:count]
+def neighbours(c: dict, order: random.Random) -> list[dict]:
+    """The candidates one place away in one coordinate, shuffled."""
+    near = []
+    for key, values in GRID.items():
+        place = values.index(c[key])
+        near += [c | {key: values[i]} for i in (place - 1, place + 1) if 0 <= i < len(values)]
+    order.shuffle(near)
+    return near
 
 
 def promising(tuned: dict[str, Tuning]) -> bool:
@@ -104,26 +126,42 @@ def judge(base: Run) -> dict:
     }
 
 
+def score_of(outcome: dict) -> float:
+    return -math.inf if outcome["score"] is None else outcome["score"]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--candidates", type=int, default=60, help="how many of the grid's to try")
-    count = parser.parse_args().candidates
+    parser = argparse.ArgumentParser(description="Search for the default preset.")
+    parser.add_argument("--candidates", type=int, default=40, help="how many to try at most, earlier calls included")
+    most = parser.parse_args().candidates
     configure()
-    base = load_preset("default")
-    done = json.loads(RECORD.read_text()) if RECORD.exists() else []
-    tried = [entry["candidate"] for entry in done]
-    for number, candidate in enumerate(candidates(count)):
-        if json.loads(json.dumps(candidate)) in tried:
-            continue
+    base, order = load_preset("default"), random.Random(0)
+    done: list[dict] = json.loads(RECORD.read_text()) if RECORD.exists() else []
+
+    def outcome_of(candidate: dict) -> dict:
+        written = json.loads(json.dumps(candidate))
+        for entry in done:
+            if entry["candidate"] == written:
+                return entry
         began = time.perf_counter()
-        outcome = judge(candidate_run(base, candidate))
-        done.append({"candidate": candidate, "seconds": round(time.perf_counter() - began, 1)} | outcome)
+        outcome = {"candidate": candidate} | judge(candidate_run(base, candidate))
+        done.append(outcome | {"seconds": round(time.perf_counter() - began, 1)})
         RECORD.parent.mkdir(exist_ok=True)
-        RECORD.write_text(json.dumps(done, indent=1))
+        write_json(RECORD, done)
         held = [f["id"] for f in outcome.get("findings", []) if f["status"] == "holds"]
-        print(number, candidate, "score", outcome["score"], "holds", *held, flush=True)
-    best = max((e for e in done if e["score"] is not None), key=lambda e: e["score"], default=None)
-    print(f"{len(done)} candidates tried; best: {best and (best['candidate'], best['score'])}")
+        print(len(done), candidate, "score", outcome["score"], "holds", *held, flush=True)
+        return outcome
+
+    best, climbing = START, True
+    while climbing:
+        climbing = False
+        for candidate in neighbours(best, order):
+            if len(done) >= most:
+                break
+            if score_of(outcome_of(candidate)) > score_of(outcome_of(best)):
+                best, climbing = candidate, True
+                break
+    print(f"{len(done)} candidates tried; best {best}, score {score_of(outcome_of(best)):.2f}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def describe(annotation: Any) -> str:
         return "a list of numbers"
     if origin in (types.UnionType, typing.Union):
         return " or ".join("nothing" if a is type(None) else describe(a) for a in args)
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(annotation, str(annotation))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        annotation, str(annotation)
+    )
 
 
 def accepts(annotation: Any, value: Any) -> bool:
@@ -76,7 +78,7 @@ class Settings:
     def __post_init__(self):
         for f in fields(self):  # type: ignore[arg-type]
             value, annotation = getattr(self, f.name), annotations_of(type(self))[f.name]
-            if isinstance(annotation, type) and issubclass(annotation, Settings) or annotation is Any:
+            if annotation is Any or (isinstance(annotation, type) and issubclass(annotation, Settings)):
                 continue
             if isinstance(value, list):
                 object.__setattr__(self, f.name, value := tuple(value))
@@ -107,7 +109,9 @@ class Gaussians(Settings):
     noise: float = setting(0.35, "standard deviation of a point around its centre, a unit vector", at_least=0)
     points: int = setting(64_000, "training points, split evenly over the shards", at_least=1)
     held_out: int = setting(2_048, "points that the model is evaluated on", at_least=1)
-    evaluate_on: Literal["held_out", "training"] = setting("held_out", "fresh points, or the first of the training points")
+    evaluate_on: Literal["held_out", "training"] = setting(
+        "held_out", "fresh points, or the first of the training points"
+    )
     hidden: int = setting(64, "hidden units", at_least=1)
     output_scale: float = setting(1.0, "multiplier of the logits; the output layer starts divided by it", above=0)
     batch: int = setting(32, "examples in a batch", at_least=1)
@@ -122,7 +126,10 @@ class Cluster(Settings):
     )
     local_steps: int = setting(50, "local steps H of a visit; with dynamic steps, of the fastest worker", at_least=1)
     grace: float = setting(
-        0.0, "how long after a group's first arrival others may still join it and restart together", unit="s", at_least=0
+        0.0,
+        "how long after a group's first arrival others may still join it and restart together",
+        unit="s",
+        at_least=0,
     )
     barrier: bool = setting(False, "synchronous: wait for all workers, then one outer step on their mean")
     dynamic_steps: bool = setting(False, "DyLU (Eq. 6): local steps in proportion to a worker's speed")

@@ -164,7 +164,9 @@ def _open(inner: InnerOptimizer, outer: OuterOptimizer, params: Params, workers:
     return Carry(server, pulled, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (workers, *jnp.shape(leaf))), fresh))
 
 
-def _arrive(task: Task, inner: InnerOptimizer, outer: OuterOptimizer, data: Data, carry: Carry, row: Rows, trip) -> Carry:
+def _arrive(
+    task: Task, inner: InnerOptimizer, outer: OuterOptimizer, data: Data, carry: Carry, row: Rows, trip
+) -> Carry:
     """One arrival: the worker's visit from what it pulled, the server's step, and the pulls that follow."""
     start = jax.tree.map(lambda leaf: leaf[row.worker], carry.pulled)
     kept = jax.tree.map(lambda leaf: leaf[row.worker], carry.inner_states)
@@ -219,18 +221,21 @@ def seed_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @cache
-def compile_data(task: Task, shards: int, mesh: Mesh) -> Callable:
-    """Keys [S] -> data [S, ...]."""
-    make = jax.vmap(lambda key: task.data(seed_keys(key)[0], shards))
-    return jax.jit(_over_lanes(make, mesh, (SEEDS,), SEEDS))
+def compile_start(task: Task, shards: int, mesh: Mesh) -> Callable:
+    """Keys [S] -> data and initial parameters, each [S, ...]."""
+
+    def one(key):
+        data_key, init_key = seed_keys(key)
+        return task.data(data_key, shards), task.init(init_key)
+
+    return jax.jit(_over_lanes(jax.vmap(one), mesh, (SEEDS,), SEEDS))
 
 
 @cache
-def compile_open(task: Task, make_inner: MakeInner, make_outer: MakeOuter, workers: int, mesh: Mesh) -> Callable:
-    """(keys [S], numbers [R]) -> carry [S, R, ...]."""
+def compile_open(make_inner: MakeInner, make_outer: MakeOuter, workers: int, mesh: Mesh) -> Callable:
+    """(parameters [S, ...], numbers [R]) -> carry [S, R, ...]."""
 
-    def one(key, numbers):
-        params = task.init(seed_keys(key)[1])
+    def one(params, numbers):
         return _open(make_inner(numbers.inner), make_outer(numbers.outer), params, workers)
 
     lanes = jax.vmap(jax.vmap(one, (None, 0)), (0, None))

@@ -81,7 +81,8 @@ def load_run(tables: Mapping[str, Any], choices: Choices = CHOICES) -> Run:
     for key in tables:
         if key not in sections:
             raise ConfigError(key, f"unknown section; {nearest(key, sections)}")
-    return Run(**{name: load_section(name, tables.get(name, {}), choices) for name in sections})
+    loaded: dict[str, Any] = {name: load_section(name, tables.get(name, {}), choices) for name in sections}
+    return Run(**loaded)
 
 
 def dump_run(run: Run, choices: Choices = CHOICES) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import platformdirs
@@ -14,14 +16,12 @@ CACHE_SWITCH = "TOYBENCH_CACHE"  # "off" keeps no compiled programs; a path keep
 
 def cache_folder() -> Path | None:
     """Where compiled programs are kept: a folder of this user, this jaxlib and this kind of processor."""
-    import jaxlib
-
     choice = os.environ.get(CACHE_SWITCH, "")
     if choice.lower() in ("off", "0", "false", "no"):
         return None
     root = Path(choice) if choice else Path(platformdirs.user_cache_dir("toybench"))
     # A program compiled for another processor may not run here, though the cache would offer it.
-    return root / f"jaxlib-{jaxlib.__version__}-{_processor()}"
+    return root / f"jaxlib-{metadata.version('jaxlib')}-{_processor()}"
 
 
 def _processor() -> str:
@@ -45,10 +45,8 @@ def configure() -> None:
     """
     import jax
 
-    try:
+    with suppress(RuntimeError):  # jax is already running, with the devices that it has
         jax.config.update("jax_num_cpu_devices", cores())
-    except RuntimeError:
-        pass  # jax is already running, with the devices that it has
     folder = cache_folder()
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))

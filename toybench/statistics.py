@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 Status = Literal["holds", "does not hold", "undecided"]
+Relation = Literal[">", "<"]
 
 
 class Interval(NamedTuple):
@@ -31,7 +32,7 @@ def relative_gap(loss: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return 100 * (loss / reference - 1)
 
 
-def decide(value: Interval, relation: Literal[">", "<"], bound: float) -> Status:
+def decide(value: Interval, relation: Relation, bound: float) -> Status:
     """Whether a mean lies beyond a bound: only if its whole interval does, and not only if its whole interval does not.
 
     An interval that touches the bound decides nothing, so a method is undecided against itself.

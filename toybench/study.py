@@ -10,7 +10,7 @@ import numpy as np
 
 from toybench.config import Run
 from toybench.overlay import overlay
-from toybench.statistics import Interval, Status, all_of, decide, interval, relative_gap, time_to_target
+from toybench.statistics import Interval, Relation, Status, all_of, decide, interval, relative_gap, time_to_target
 from toybench.training import Result, train
 
 SYNC = {"cluster.barrier": True}
@@ -80,7 +80,12 @@ class Tuning:
 
 
 def tune(
-    base: Run, arm: str, rates: Sequence[float], seeds: Sequence[int], *, progress: Callable[[float], None] | None = None
+    base: Run,
+    arm: str,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    progress: Callable[[float], None] | None = None,
 ) -> Tuning:
     """An arm at its best: several outer rates, and the arm's other tuned settings, on some seeds."""
     key, values = ALSO_TUNED.get(arm, ("", (0.0,)))
@@ -116,8 +121,8 @@ class Finding:
     numbers: dict[str, Any]
 
 
-def _parts(relation: str, bound: float, parts: Mapping[str, Interval]) -> tuple[Status, dict[str, Any]]:
-    verdicts = [decide(part, relation, bound) for part in parts.values()]
+def _parts(relation: Relation, bound: float, parts: Mapping[str, Interval]) -> tuple[Status, dict[str, Any]]:
+    verdicts: list[Status] = [decide(part, relation, bound) for part in parts.values()]
     return all_of(verdicts), {"relation": f"{relation} {bound:g}", "intervals": {k: list(v) for k, v in parts.items()}}
 
 

@@ -17,9 +17,9 @@ from toybench.engine import (
     Rows,
     chunks_of,
     compile_chunk,
-    compile_data,
     compile_evaluate,
     compile_open,
+    compile_start,
     lane_mesh,
     rows_of,
 )
@@ -42,6 +42,7 @@ class Result:
     local_steps: np.ndarray  # [S, n + 1] local steps made by all workers
     time: np.ndarray  # [S, n + 1] simulated seconds
     metrics: dict[str, np.ndarray]  # each [S, n + 1]
+    params: Any  # final server parameters, [S, ...]
 
     @cached_property
     def diverged(self) -> np.ndarray:
@@ -60,12 +61,14 @@ def inner_numbers(run: Run) -> dict[str, Any]:
     """The inner settings as numbers, those that depend on the budget resolved; what a compiled run traces."""
     numbers = {f.name: getattr(run.inner, f.name) for f in fields(run.inner)}
     if numbers["decay_steps"] is None:
-        numbers["decay_steps"] = max(run.budget.total_steps(run.cluster) // run.cluster.num_shards, run.inner.warmup + 1)
+        numbers["decay_steps"] = max(
+            run.budget.total_steps(run.cluster) // run.cluster.num_shards, run.inner.warmup + 1
+        )
     return numbers
 
 
 def evaluation_points(timeline: Timeline, total: int, evaluations: int) -> np.ndarray:
-    """[n] arrivals after which to evaluate: the first outer step at or past each n-th of the local steps, and the end."""
+    """[n] arrivals after which to evaluate: the first outer step at or past each n-th of all local steps."""
     goals = total * np.arange(1, evaluations + 1) / evaluations
     reached = np.minimum(np.searchsorted(timeline.local_steps, goals), len(timeline.time) - 1)
     stepping = np.flatnonzero(timeline.step)
@@ -84,9 +87,8 @@ def _constant(value: Any) -> Callable:
 
 
 @lru_cache(maxsize=2)
-def _prepare_data(task: Task, shards: int, seeds: tuple[int, ...], mesh: Any) -> tuple[Any, Any]:
-    keys = jax.vmap(jax.random.key)(np.array(seeds))
-    return keys, compile_data(task, shards, mesh)(keys)
+def _start(task: Task, shards: int, seeds: tuple[int, ...], mesh: Any, x64: bool) -> tuple[Any, Any]:
+    return compile_start(task, shards, mesh)(jax.vmap(jax.random.key)(np.array(seeds)))
 
 
 class _Plan(NamedTuple):
@@ -208,10 +210,10 @@ def _train_group(
 
     plan = _plan(lane_runs, lane_seeds)
     numbers = _numbers(lane_runs, inner is not None, outer is not None)
-    keys, data = _prepare_data(task, first.cluster.num_shards, lane_seeds, mesh)
+    data, params = _start(task, first.cluster.num_shards, lane_seeds, mesh, bool(jax.config.read("jax_enable_x64")))
     chunk = compile_chunk(task, make_inner, make_outer, mesh)
     evaluate = compile_evaluate(task, mesh)
-    carry = compile_open(task, make_inner, make_outer, first.cluster.workers, mesh)(keys, numbers)
+    carry = compile_open(make_inner, make_outer, first.cluster.workers, mesh)(params, numbers)
     curves = [evaluate(carry, data)]
     for k, evaluate_now in enumerate(plan.evaluate_after):
         rows = Rows(*(column[k] for column in plan.rows))
@@ -224,15 +226,16 @@ def _train_group(
             if progress is not None:
                 progress(len(runs) * len(seeds) / first.budget.evaluations)
     curves = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))  # [S, R, n + 1]
-    return [_result(run, seeds, r, plan, curves) for r, run in enumerate(runs)]
+    params = jax.device_get(carry.server.params)
+    return [_result(run, seeds, r, plan, curves, params) for r, run in enumerate(runs)]
 
 
-def _result(run: Run, seeds: tuple[int, ...], r: int, plan: _Plan, curves: dict[str, np.ndarray]) -> Result:
+def _result(run: Run, seeds: tuple[int, ...], r: int, plan: _Plan, curves: dict, params: Any) -> Result:
     timelines = tuple(plan.timelines[s][r] for s in range(len(seeds)))
 
     def at_points(column: str) -> np.ndarray:
         values = [getattr(t, column)[plan.points[s, r] - 1] for s, t in enumerate(timelines)]
         return np.concatenate([np.zeros((len(seeds), 1)), np.stack(values)], axis=1)
 
-    metrics = {name: curve[: len(seeds), r] for name, curve in curves.items()}
-    return Result(run, seeds, timelines, at_points("local_steps").astype(int), at_points("time"), metrics)
+    metrics, params = jax.tree.map(lambda lanes: lanes[: len(seeds), r], (curves, params))
+    return Result(run, seeds, timelines, at_points("local_steps").astype(int), at_points("time"), metrics, params)

@@ -34,7 +34,9 @@ PAPER = "arXiv 2401.09135"
 METHODS: dict[str, Method] = {
     "sgd": Method(SGD, sgd, "θ ← θ − εg", f"FedAvg, arXiv 1602.05629; {PAPER}, Fig. 5"),
     "momentum": Method(Momentum, heavy_ball, "m ← βm + g; θ ← θ − εm", f"{PAPER}, notebook"),
-    "nesterov": Method(Nesterov, nesterov, "m ← βm + g; θ ← θ − ε(g + βm)", f"DiLoCo, arXiv 2311.08105; {PAPER}, Eq. 4"),
+    "nesterov": Method(
+        Nesterov, nesterov, "m ← βm + g; θ ← θ − ε(g + βm)", f"DiLoCo, arXiv 2311.08105; {PAPER}, Eq. 4"
+    ),
     "adam": Method(Adam, adam, "θ ← θ − ε Adam(g)", f"FedOpt, arXiv 2003.00295; {PAPER}, Fig. 5"),
     "adamw": Method(AdamW, adamw, "θ ← θ − ε(Adam(g) + wθ)", "arXiv 1711.05101"),
     "poly": Method(Poly, poly, "g ← (1 + τ)^−a g, then Nesterov", f"FedAsync, arXiv 1903.03934; {PAPER}, section 4"),
@@ -47,7 +49,9 @@ METHODS: dict[str, Method] = {
         "g ← g + λ g⊙g⊙(θ − θ_pulled), then Nesterov",
         f"DC-ASGD, arXiv 1609.08326; {PAPER}, section 4",
     ),
-    "buffered": Method(Buffered, buffered, "Nesterov on the mean of every N arrivals", f"FedBuff, arXiv 2106.06639; {PAPER}, section 4"),
+    "buffered": Method(
+        Buffered, buffered, "Nesterov on the mean of every N arrivals", f"FedBuff, arXiv 2106.06639; {PAPER}, section 4"
+    ),
     "delayed_nesterov": Method(
         DelayedNesterov,
         delayed_nesterov,

@@ -29,6 +29,13 @@ class OuterOptimizer(NamedTuple):
     pull: Callable[[Any, Any, Any], Any] = pull_current  # (state, params, worker) -> what the worker is handed
 
 
+def transformation(init: Callable[[Any], Any], update: Callable[..., Any]) -> optax.GradientTransformationExtraArgs:
+    """An optax transformation whose `update` takes keyword extras by name, which optax's types cannot say."""
+    import optax
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def as_outer(transformation: optax.GradientTransformation | OuterOptimizer) -> OuterOptimizer:
     """Any optax optimizer as an outer optimizer; one that has no use for the extras ignores them."""
     import optax

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toybench.config import setting
+from toybench.outer.base import transformation
 from toybench.outer.sgd import Nesterov, nesterov
 
 
@@ -15,22 +16,22 @@ class Buffered(Nesterov):
     period: int | None = setting(None, "buffer size N; as many as workers if not given", unit="arrivals", at_least=1)
 
 
-def every(period, transformation):
-    """optax transformation: feed another one the mean of each `period` updates; between, no step. `period` may be traced."""
+def every(period, wrapped):
+    """optax transformation: feed another one the mean of every `period` (traced or not) updates; no step between."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    transformation = optax.with_extra_args_support(transformation)
+    wrapped = optax.with_extra_args_support(wrapped)
 
     def init(params):
-        return jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), transformation.init(params)
+        return jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), wrapped.init(params)
 
     def update(updates, state, params=None, **extras):
         count, total, inner = state
         total = jax.tree.map(jnp.add, total, updates)
         mean = jax.tree.map(lambda t: t / jnp.asarray(period, t.dtype), total)
-        stepped, moved = transformation.update(mean, inner, params, **extras)
+        stepped, moved = wrapped.update(mean, inner, params, **extras)
         full = count + 1 >= period
 
         def choose(yes, no):
@@ -43,7 +44,7 @@ def every(period, transformation):
             choose(moved, inner),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return transformation(init, update)
 
 
 def buffered(lr, momentum, period):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toybench.config import setting
+from toybench.outer.base import transformation
 from toybench.outer.sgd import Nesterov, nesterov
 
 
@@ -26,7 +27,7 @@ def compensate_delay(strength):
 
         return jax.tree.map(correct, updates, params, pulled_params), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return transformation(optax.init_empty_state, update)
 
 
 def delay_compensation(lr, momentum, strength):

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 
 from toybench.config import setting
+from toybench.outer.base import transformation
 from toybench.outer.sgd import Nesterov
 
 
@@ -13,10 +14,10 @@ from toybench.outer.sgd import Nesterov
 class DelayedNesterov(Nesterov):
     """Plain steps between refreshes; at a refresh, momentum from the mean of the last N arrivals."""
 
-    period: int | None = setting(
-        None, "delay period N; as many as workers if not given", unit="arrivals", at_least=1
+    period: int | None = setting(None, "delay period N; as many as workers if not given", unit="arrivals", at_least=1)
+    activation: float = setting(
+        0.0, "c: share of the momentum applied at every arrival, in [0, 1/N]", at_least=0, at_most=1
     )
-    activation: float = setting(0.0, "c: share of the momentum applied at every arrival, in [0, 1/N]", at_least=0, at_most=1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -33,7 +34,6 @@ def delayed_nesterov(lr, momentum, period, activation):
     """
     import jax
     import jax.numpy as jnp
-    import optax
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -55,4 +55,4 @@ def delayed_nesterov(lr, momentum, period, activation):
         buffer = jax.tree.map(lambda b: jnp.where(refresh, jnp.zeros_like(b), b), buffer)
         return jax.tree.map(step, m, updates), (jnp.where(refresh, 0, count + 1), buffer, m)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return transformation(init, update)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toybench.config import setting
+from toybench.outer.base import transformation
 from toybench.outer.sgd import Nesterov, nesterov
 
 
@@ -32,24 +33,23 @@ def scale_by_staleness(exponent):
         weight = (1.0 + jnp.asarray(staleness, float)) ** -exponent
         return jax.tree.map(lambda g: weight.astype(g.dtype) * g, updates), state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return transformation(optax.init_empty_state, update)
 
 
-def drop_above(threshold, transformation):
+def drop_above(threshold, wrapped):
     """optax transformation: skip the step altogether, momentum included, where τ > threshold."""
     import jax
     import jax.numpy as jnp
-    import optax
 
     def update(updates, state, params=None, *, staleness, **extras):
-        stepped, new_state = transformation.update(updates, state, params, staleness=staleness, **extras)
+        stepped, new_state = wrapped.update(updates, state, params, staleness=staleness, **extras)
         keep = staleness <= threshold
         return (
             jax.tree.map(lambda u: jnp.where(keep, u, jnp.zeros_like(u)), stepped),
             jax.tree.map(lambda new, old: jnp.where(keep, new, old), new_state, state),
         )
 
-    return optax.GradientTransformationExtraArgs(transformation.init, update)
+    return transformation(wrapped.init, update)
 
 
 def poly(lr, momentum, exponent):

@@ -52,5 +52,7 @@ def load_tuning(name: str) -> dict[str, Any]:
     """
     _read(name)
     if not tuning_path(name).exists():
-        raise ConfigError("preset", f"{name!r} has no tuned outer rates; `python -m experiments.tune_preset {name}` makes them")
+        raise ConfigError(
+            "preset", f"{name!r} has no tuned outer rates; `python -m experiments.tune_preset {name}` makes them"
+        )
     return json.loads(tuning_path(name).read_text())

@@ -1,0 +1,267 @@
+"""The engine against its definition, its limit cases, and itself under other groupings."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from toybench import training
+from toybench.config import Budget, Cluster, Gaussians, InnerAdamW, InnerSGD, Run
+from toybench.engine import replay, seed_keys
+from toybench.gaussians import GaussianMixture
+from toybench.inner import InnerOptimizer, local_update, warmup_cosine
+from toybench.outer import METHODS, OuterOptimizer, as_outer, make_outer
+from toybench.outer.buffered import Buffered
+from toybench.outer.delayed_nesterov import DelayedNesterov
+from toybench.outer.sgd import SGD, Momentum, Nesterov
+from toybench.timeline import simulate
+from toybench.training import inner_numbers, make_inner, train
+
+UNEQUAL = (0.58, 0.75, 1.51, 3.33)
+EQUAL = (1.0,) * 4
+TASK = Gaussians(clusters=2, dimension=6, hidden=5, points=400, held_out=64, batch=4)
+BASE = Run(
+    task=TASK,
+    cluster=Cluster(sec_per_step=UNEQUAL, local_steps=5, grace=0.5),
+    inner=InnerAdamW(lr=5e-3),
+    outer=Nesterov(lr=0.2),
+    budget=Budget(rounds=6, evaluations=6),
+)
+
+
+def with_cluster(run, **changes):
+    return replace(run, cluster=replace(run.cluster, **changes))
+
+
+def train_one(run, seed=0, **options):
+    return train(run, [seed], **options)[0]
+
+
+def replay_one(run, seed=0, outer=None):
+    """The plain loop on the same run."""
+    cluster = run.cluster
+    return replay(
+        GaussianMixture(run.task),
+        make_inner("adamw" if isinstance(run.inner, InnerAdamW) else "sgd", inner_numbers(run)),
+        make_outer(run.outer, cluster.workers) if outer is None else outer,
+        simulate(cluster, run.budget, seed),
+        jax.random.key(seed),
+        workers=cluster.workers,
+        shards=cluster.num_shards,
+        reset=run.inner.reset,
+    )
+
+
+def assert_close(a, b, tolerance=1e-9):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def first(params):
+    return jax.tree.map(lambda leaf: leaf[0], params)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_compiled_chunks_equal_the_plain_loop(method, float64):
+    run = replace(BASE, outer=METHODS[method].settings(lr=0.1))
+    assert_close(first(train_one(run).params), replay_one(run).params)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        with_cluster(BASE, barrier=True),
+        with_cluster(BASE, dynamic_steps=True),
+        with_cluster(BASE, shards=7),
+        with_cluster(BASE, sec_per_step=(1.0,)),
+        replace(BASE, inner=replace(BASE.inner, reset=True, warmup=3, first_step_peak=True)),
+        replace(BASE, inner=InnerSGD(lr=0.05, momentum=0.5)),
+    ],
+    ids=["barrier", "dynamic steps", "shards", "one worker", "inner settings", "inner SGD"],
+)
+def test_compiled_chunks_equal_the_plain_loop_on_every_kind_of_cluster(run, float64):
+    assert_close(first(train_one(run).params), replay_one(run).params)
+
+
+def test_a_pull_of_the_outer_optimizer_reaches_the_workers(float64):
+    nesterov = make_outer(BASE.outer, 4)
+    ahead = OuterOptimizer(
+        nesterov.init, nesterov.update, lambda state, params, worker: jax.tree.map(lambda p: p + 0.01 * worker, params)
+    )
+    trained = train_one(BASE, outer=ahead)
+    assert_close(first(trained.params), replay_one(BASE, outer=ahead).params)
+    with pytest.raises(AssertionError):
+        assert_close(first(trained.params), replay_one(BASE).params)
+
+
+def test_delayed_nesterov_with_a_period_of_all_workers_is_synchronous_at_equal_speeds(float64):
+    run = replace(with_cluster(BASE, sec_per_step=EQUAL), outer=DelayedNesterov(lr=0.5))
+    sync = replace(with_cluster(run, barrier=True), outer=Nesterov(lr=0.5))
+    delayed, synchronous = train_one(run), train_one(sync)
+    assert_close(delayed.metrics, synchronous.metrics)  # after every round
+    assert_close(delayed.params, synchronous.params)
+
+
+@pytest.mark.parametrize("speeds, grace", [(EQUAL, 0.0), (UNEQUAL, 1000.0)])
+def test_a_buffer_of_all_workers_is_synchronous(speeds, grace, float64):
+    run = replace(with_cluster(BASE, sec_per_step=speeds, grace=grace), outer=Buffered(lr=0.5))
+    sync = replace(with_cluster(run, barrier=True), outer=Nesterov(lr=0.5))
+    assert_close(train_one(run).metrics, train_one(sync).metrics)
+    assert_close(train_one(run).params, train_one(sync).params)
+
+
+@pytest.mark.parametrize("activation", [0.0, 0.4, 1.0])
+def test_delayed_nesterov_with_period_one_is_nesterov(activation, float64):
+    delayed = replace(BASE, outer=DelayedNesterov(lr=0.2, period=1, activation=activation))
+    assert_close(train_one(delayed).params, train_one(BASE).params)
+
+
+def test_one_worker_with_outer_sgd_is_plain_training(float64):
+    run = replace(
+        with_cluster(BASE, sec_per_step=(1.0,)),
+        inner=InnerAdamW(lr=5e-3, warmup=4, final_lr=1e-4),
+        outer=SGD(lr=1.0),
+        budget=Budget(rounds=7),
+    )
+    task, steps = GaussianMixture(TASK), 35
+    data_key, init_key = seed_keys(jax.random.key(0))
+    data, params = task.data(data_key, 1), task.init(init_key)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 5e-3, 4, steps, 1e-4)
+    adamw = optax.adamw(schedule, weight_decay=0.1)
+    state = adamw.init(params)
+    for step in range(steps):
+        gradient = jax.grad(task.loss)(params, task.batch(data, 0, step))
+        updates, state = adamw.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    assert_close(first(train_one(run).params), params)
+
+
+def test_every_lane_is_the_single_run(float64):
+    runs = [
+        BASE,
+        replace(BASE, outer=Nesterov(lr=0.05, momentum=0.5)),
+        replace(BASE, inner=replace(BASE.inner, lr=1e-3, reset=True)),
+        with_cluster(BASE, barrier=True, local_steps=3),
+        with_cluster(BASE, dynamic_steps=True, sec_per_step=(1.0, 1.1, 2.0, 6.0)),
+    ]
+    together = train(runs, [3, 5, 8])
+    for run, result in zip(runs, together):
+        for s, seed in enumerate(result.seeds):
+            alone = train_one(run, seed)
+            assert_close(jax.tree.map(lambda leaf, s=s: leaf[s], result.params), first(alone.params))
+            assert_close(result.metrics["loss"][s], alone.metrics["loss"][0])
+            np.testing.assert_array_equal(result.time[s], alone.time[0])
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 100])
+def test_the_size_of_a_chunk_does_not_matter(capacity, float64, monkeypatch):
+    expected = train_one(BASE)
+    monkeypatch.setattr(training, "CAPACITY", capacity)
+    result = train_one(BASE)
+    assert_close(result.params, expected.params)
+    assert_close(result.metrics, expected.metrics)
+
+
+def test_runs_of_different_programs_come_back_in_order():
+    runs = [replace(BASE, outer=m.settings(lr=0.1)) for m in METHODS.values()] + [
+        with_cluster(BASE, sec_per_step=EQUAL)
+    ]
+    for run, result in zip(runs, train(runs, [0, 1]), strict=True):
+        assert result.run is run
+        assert result.metrics["loss"].shape == (2, 7)
+
+
+@dataclass(frozen=True)
+class CountingTask(GaussianMixture):
+    """Counts how often its loss is traced."""
+
+    traces: ClassVar[list] = []
+
+    def loss(self, params, batch):
+        self.traces.append(1)
+        return super().loss(params, batch)
+
+
+def test_moving_a_number_does_not_recompile():
+    task = CountingTask(TASK)
+    run = replace(BASE, outer=DelayedNesterov(lr=0.1))
+    train(run, [0, 1], task=task)
+    before = len(task.traces)
+    assert before > 0
+    moved = [
+        replace(run, outer=DelayedNesterov(lr=0.3, momentum=0.5, period=2, activation=0.1, scale="1/k")),
+        replace(run, inner=InnerAdamW(lr=1e-3, warmup=2, b1=0.5, weight_decay=0.0, decay_steps=9, reset=True)),
+        with_cluster(run, sec_per_step=(1.0, 2.0, 3.0, 40.0), grace=3.0),
+        with_cluster(run, dynamic_steps=True, local_steps=11, sharding="least_visited"),
+        with_cluster(run, barrier=True),
+        replace(run, budget=Budget(rounds=9, evaluations=6)),
+    ]
+    for changed in moved:
+        train(changed, [4, 5], task=task)
+    assert len(task.traces) == before
+    train(with_cluster(run, sec_per_step=EQUAL + EQUAL), [0, 1], task=task)
+    assert len(task.traces) > before  # a shape does
+
+
+def test_a_diverged_lane_is_marked_and_leaves_the_others_alone():
+    wild = replace(BASE, outer=Nesterov(lr=1e30))
+    calm, burst = train([BASE, wild], [0, 1])
+    assert burst.diverged.all() and not calm.diverged.any()
+    np.testing.assert_array_equal(calm.metrics["loss"], train([BASE, BASE], [0, 1])[0].metrics["loss"])
+    np.testing.assert_array_equal(burst.final_loss, burst.metrics["loss"][:, 0])
+
+
+def test_seeds_differ_and_methods_share_them():
+    a, b = train([BASE, replace(BASE, outer=Nesterov(lr=0.0))], [0, 1])
+    np.testing.assert_array_equal(a.metrics["loss"][:, 0], b.metrics["loss"][:, 0])
+    assert a.metrics["loss"][0, 0] != a.metrics["loss"][1, 0]
+    assert (b.metrics["loss"] == b.metrics["loss"][:, :1]).all()
+
+
+def test_any_optax_optimizer_is_an_outer_optimizer():
+    result = train_one(BASE, outer=optax.adamw(0.01))
+    assert np.isfinite(result.final_loss).all()
+    assert_close(result.params, train_one(BASE, outer=as_outer(optax.adamw(0.01))).params, 1e-6)
+
+
+def test_any_optax_optimizer_is_an_inner_optimizer():
+    inner = InnerOptimizer(optax.lion(1.0), lambda shard_step, visit_step: jnp.asarray(1e-3))
+    assert train_one(BASE, inner=inner).final_loss[0] < train_one(BASE, inner=inner).metrics["loss"][0, 0]
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_learning_rate_of_equation_3(warmup):
+    rate = warmup_cosine(1.0, 0.1, warmup, 110)
+    rates = [float(rate(jnp.int32(t), jnp.int32(1))) for t in (0, 5, 10, 60, 110, 500)]
+    cosine = [0.1 + 0.45 * (1 + np.cos(np.pi * (t - warmup) / (110 - warmup))) for t in (0, 5, 10, 60)]
+    expected = [0.0, 0.5, *cosine[2:], 0.1, 0.1] if warmup else [*cosine, 0.1, 0.1]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_the_first_step_of_a_visit_can_run_at_the_peak():
+    rate = warmup_cosine(1.0, 0.0, 0, 100, True)
+    assert rate(jnp.int32(50), jnp.int32(0)) == 1.0
+    assert abs(rate(jnp.int32(50), jnp.int32(1)) - 0.5) < 1e-6
+
+
+def test_local_update_stops_at_its_steps_in_a_longer_loop(float64):
+    task, inner = GaussianMixture(TASK), make_inner("adamw", inner_numbers(BASE))
+    data, params = task.data(jax.random.key(0), 2), task.init(jax.random.key(1))
+    visit = partial(
+        local_update, task, inner, params, inner.transformation.init(params), lambda j: task.batch(data, 0, j)
+    )
+    short = visit(0, 3)
+    padded = visit(0, 3, trip=9)
+    assert_close(short, padded, 1e-12)
+
+
+def test_pseudo_gradients_point_downhill():
+    """A plain outer step of rate 1 on one visit's pseudo-gradient lands where the worker did."""
+    run = replace(with_cluster(BASE, sec_per_step=(1.0,)), outer=SGD(lr=1.0))
+    assert train_one(run).metrics["loss"][0, -1] < train_one(run).metrics["loss"][0, 0]
+    assert not np.allclose(train_one(replace(run, outer=Momentum(lr=1.0))).params["output"]["bias"], 0)

@@ -1,0 +1,115 @@
+"""Results to figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+
+from toybench.study import ARMS
+from toybench.training import Result
+
+# Colour-blind safe (Okabe and Ito); a synchronous method and its asynchronous counterpart share a colour.
+STYLES: dict[str, tuple[str, str]] = {
+    "sync_nesterov": ("#0072B2", "--"),
+    "async_nesterov": ("#0072B2", "-"),
+    "sync_sgd": ("#999999", "--"),
+    "async_sgd": ("#999999", "-"),
+    "poly": ("#CC79A7", "-"),
+    "buffered": ("#E69F00", "-"),
+    "delayed_nesterov": ("#56B4E9", "-"),
+    "delayed_nesterov_dylu": ("#D55E00", "-"),
+}
+
+
+def curves(axes: Axes, results: Mapping[str, Result], against: str, metric: str = "loss") -> None:
+    """Mean curves over the seeds, with a band of one standard deviation, against ``local_steps`` or ``time``."""
+    for arm, (colour, line) in STYLES.items():
+        if arm not in results:
+            continue
+        result = results[arm]
+        x, y = getattr(result, against).mean(0), result.metrics[metric]
+        mean, spread = y.mean(0), y.std(0)
+        emphasis = 2.2 if arm in ("sync_nesterov", "async_nesterov", "delayed_nesterov_dylu") else 1.3
+        axes.plot(x, mean, color=colour, linestyle=line, linewidth=emphasis, label=ARMS[arm][0])
+        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
+    axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def staleness_histogram(axes: Axes, results: Mapping[str, Result], arms: Mapping[str, str]) -> None:
+    """The share of arrivals at each staleness, a colour for each arm."""
+    width = 0.8 / len(arms)
+    for i, (arm, title) in enumerate(arms.items()):
+        staleness = np.concatenate([t.staleness for t in results[arm].timelines])
+        values, counts = np.unique(staleness, return_counts=True)
+        label = f"{title}: mean {staleness.mean():.1f}, max {staleness.max()}"
+        place = values + (i - (len(arms) - 1) / 2) * width
+        axes.bar(place, 100 * counts / counts.sum(), width, color=STYLES[arm][0], label=label)
+    axes.set(xlabel="staleness τ (versions)", ylabel="arrivals (%)")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def worker_timeline(axes: Axes, results: Mapping[str, Result], arms: Mapping[str, str], until: float) -> ScalarMappable:
+    """Who computed when, up to a simulated time: a bar a visit, coloured by the staleness of its arrival."""
+    bounds = np.array([0, 1, 2, 3, 4, 6, 8, 11, 16]) - 0.5
+    colours = ScalarMappable(BoundaryNorm(bounds, 256, extend="max"), "viridis_r")
+    labels, lane = [], 0
+    for arm, title in arms.items():
+        result = results[arm]
+        timeline = result.timelines[0]
+        seconds = result.run.cluster.sec_per_step
+        for w in range(result.run.cluster.workers):
+            mine = (timeline.worker == w) & (timeline.start < until)
+            begin, end = timeline.start[mine], np.minimum(timeline.time[mine], until)
+            bars = list(zip(begin, end - begin))
+            shades = colours.to_rgba(timeline.staleness[mine])
+            axes.broken_barh(bars, (lane + 0.1, 0.8), facecolors=shades, edgecolors="white", linewidth=0.8)
+            labels.append(f"{title if w == 0 else ''}  {seconds[w]:g} s/step")
+            lane += 1
+        lane += 0.5
+    ticks, lane = [], 0.5
+    for arm in arms:
+        workers = results[arm].run.cluster.workers
+        ticks += [lane + w for w in range(workers)]
+        lane += workers + 0.5
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set(xlim=(0, until), xlabel="simulated time (s); white: waiting")
+    axes.invert_yaxis()
+    return colours
+
+
+def demo_figure(results: Mapping[str, Result], title: str) -> bytes:
+    """The demo's figure as PNG: loss against local steps and time, staleness, and the timeline of the workers."""
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    (steps, time), (staleness, gantt) = figure.subplots(2, 2)
+    curves(steps, results, "local_steps")
+    steps.set(xlabel="local steps, all workers", ylabel="held-out loss (nats)", title="Per unit of computation")
+    steps.legend(frameon=False, fontsize=8)
+    curves(time, results, "time")
+    target = results["sync_nesterov"].final_loss.mean()
+    time.axhline(target, color=STYLES["sync_nesterov"][0], linewidth=0.8, linestyle=":")
+    time.set(xlabel="simulated time (s)", ylabel="held-out loss (nats)", title="Per unit of time")
+    staleness_histogram(staleness, results, {"async_nesterov": "async", "delayed_nesterov_dylu": "async + DyLU"})
+    staleness.set_title("How stale a pseudo-gradient arrives")
+    shown = {"sync_nesterov": "sync", "async_nesterov": "async", "delayed_nesterov_dylu": "DyLU"}
+    round_time = (
+        max(results["sync_nesterov"].run.cluster.sec_per_step) * results["sync_nesterov"].run.cluster.local_steps
+    )
+    bar = figure.colorbar(
+        worker_timeline(gantt, results, shown, 3 * round_time), ax=gantt, ticks=[0, 1, 2, 3, 5, 7, 9, 13]
+    )
+    bar.set_label("staleness of the arrival")
+    gantt.set_title("Who works when")
+    for axes in (steps, time, staleness, gantt):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

@@ -1,0 +1,123 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from toybench.demo import Row
+from toybench.outer import METHODS, outer_numbers
+from toybench.study import Finding
+from toybench.timeline import Timeline
+from toybench.training import Result
+
+VERDICT_STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+
+
+def demo_table(rows: Sequence[Row], seeds: int) -> Table:
+    """Method, outer rate, final loss, gap, simulated time, time to the reference's loss."""
+    table = Table(caption=f"means over {seeds} seeds; 95 % t-intervals, gaps paired by seed", caption_justify="left")
+    table.add_column("method")
+    for name in ("outer rate", "final loss", "gap to sync Nesterov", "simulated time", "to sync's loss"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        half = (row.loss.high - row.loss.low) / 2
+        gap = "" if row.gap is None else f"{row.gap.mean:+.1f} % [{row.gap.low:+.1f}, {row.gap.high:+.1f}]"
+        if row.time_to_reference is None:
+            reach = "never"
+        else:
+            reach = f"{row.time_to_reference:,.0f} s" + ("" if row.reached == seeds else f" ({row.reached}/{seeds})")
+        loss = f"{row.loss.mean:.3f} ± {half:.3f}" + (f" ({row.diverged} diverged)" if row.diverged else "")
+        table.add_row(row.title, f"{row.lr:.3g}", loss, escape(gap), f"{row.simulated_time:,.0f} s", reach)
+    return table
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Statement, verdict, and the numbers that decide it."""
+    table = Table(caption="holds: the whole 95 % interval satisfies it; does not hold: none of it; else undecided")
+    table.caption_justify = "left"
+    table.add_column("")
+    table.add_column("finding")
+    table.add_column("verdict")
+    table.add_column("interval", justify="right")
+    for finding in findings:
+        parts = finding.numbers["intervals"]
+        won = finding.numbers.get("won_back", {})
+        digits = 1 if "%" in finding.statement else 2
+        lines = []
+        for name, (mean, low, high) in parts.items():
+            text = f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+            back = f" ({100 * won[name]:.0f} % won back)" if name in won else ""
+            lines.append((f"{name}: " if len(parts) > 1 else "") + text + back)
+        if finding.numbers.get("reached", 0) < finding.numbers.get("seeds", 0):
+            lines.append(
+                f"reached by {finding.numbers['reached']} of {finding.numbers['seeds']}; the others count as 1"
+            )
+        style = VERDICT_STYLES[finding.status]
+        table.add_row(finding.id, finding.statement, f"[{style}]{finding.status}[/]", escape("\n".join(lines)))
+    return table
+
+
+def run_table(result: Result) -> Table:
+    """A line a seed: final metrics and staleness."""
+    table = Table()
+    names = list(result.metrics)
+    for name in ("seed", *(f"final {name}" for name in names), "simulated time", "staleness mean / max", ""):
+        table.add_column(name, justify="right")
+    for s, (seed, timeline) in enumerate(zip(result.seeds, result.timelines)):
+        finals = [f"{result.metrics[name][s, -1]:.4f}" for name in names]
+        stale = f"{timeline.staleness.mean():.2f} / {timeline.staleness.max()}"
+        mark = "[red]diverged[/]" if result.diverged[s] else ""
+        table.add_row(str(seed), *finals, f"{timeline.time[-1]:,.1f} s", stale, mark)
+    return table
+
+
+def timeline_table(timeline: Timeline, limit: int) -> Table:
+    """The first arrivals, in server order."""
+    table = Table()
+    for name in ("time (s)", "worker", "shard", "steps", "first step", "staleness", "local steps so far"):
+        table.add_column(name, justify="right")
+    for e in range(min(limit, len(timeline.time))):
+        row = (timeline.worker[e], timeline.shard[e], timeline.num_steps[e], timeline.first_step[e])
+        rest = (timeline.staleness[e], timeline.local_steps[e])
+        table.add_row(f"{timeline.time[e]:.2f}", *map(str, row), *map(str, rest))
+    return table
+
+
+def timeline_summary(timeline: Timeline, workers: int) -> str:
+    """Arrivals, time, staleness and utilization in a line."""
+    staleness, busy = timeline.staleness, (timeline.time - timeline.start).sum()
+    share = busy / (workers * timeline.time[-1])
+    return (
+        f"{len(timeline.time):,} arrivals, {timeline.local_steps[-1]:,} local steps in {timeline.time[-1]:,.1f} "
+        f"simulated seconds; staleness mean {staleness.mean():.2f}, maximum {staleness.max()}; workers busy {100 * share:.0f} %"
+    )
+
+
+def methods_table() -> Table:
+    """Every outer method: formula, defaults, source."""
+    table = Table()
+    for name in ("method", "update", "defaults (k = 4)", "source"):
+        table.add_column(name, overflow="fold")
+    for name, method in METHODS.items():
+        defaults = ", ".join(f"{key} {value:g}" for key, value in outer_numbers(method.settings(), 4).items())
+        table.add_row(name, escape(method.formula), defaults, method.source)
+    return table
+
+
+def show(*items: object, error: bool = False) -> None:
+    """Print tables and lines; a plain wide page where there is no terminal."""
+    console = Console(stderr=error)
+    if not console.is_terminal:
+        console = Console(stderr=error, width=150)
+    for item in items:
+        console.print(item)
+
+
+def mean_and_spread(values: np.ndarray) -> str:
+    """Mean ± standard deviation over seeds [S]."""
+    return f"{values.mean():.4f} ± {values.std(ddof=1) if len(values) > 1 else 0:.4f}"

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from toybench.config import Run
-from toybench.overlay import overlay
+from toybench.loading import overlay
 from toybench.presets import load_preset
 from toybench.runtime import configure
 from toybench.study import ASYNC, SYNC
@@ -76,7 +76,7 @@ def torch_run(run: Run) -> float:
             torch.nn.Linear(t.dimension, t.hidden), torch.nn.ReLU(), torch.nn.Linear(t.hidden, t.classes)
         )
         worker.load_state_dict(server.state_dict())
-        inner = torch.optim.AdamW(worker.parameters(), lr=run.inner.lr, weight_decay=run.inner.weight_decay)
+        inner = torch.optim.AdamW(worker.parameters(), lr=run.inner.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(inner, run.budget.rounds * steps)
         for _ in range(steps):
             rows = slice(cursor, cursor + t.batch)

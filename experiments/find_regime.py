@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from toybench.config import Run
-from toybench.overlay import overlay
+from toybench.loading import overlay
 from toybench.presets import load_preset
 from toybench.records import write_json
 from toybench.runtime import configure
@@ -144,7 +144,7 @@ def main() -> None:
             if entry["candidate"] == written:
                 return entry
         began = time.perf_counter()
-        outcome = {"candidate": candidate} | judge(candidate_run(base, candidate))
+        outcome = {"candidate": written} | judge(candidate_run(base, candidate))
         done.append(outcome | {"seconds": round(time.perf_counter() - began, 1)})
         RECORD.parent.mkdir(exist_ok=True)
         write_json(RECORD, done)

@@ -14,7 +14,7 @@ import argparse
 import time
 
 from experiments.find_regime import rates_of
-from toybench.overlay import dump_run
+from toybench.loading import dump_run
 from toybench.presets import load_preset, tuning_path
 from toybench.records import provenance, write_json
 from toybench.runtime import configure

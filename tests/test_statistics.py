@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from toybench.config import Budget, Cluster, Gaussians, InnerAdamW, Run
+from toybench.loading import dump_run
 from toybench.outer.delayed_nesterov import DelayedNesterov
 from toybench.outer.sgd import Nesterov
-from toybench.overlay import dump_run
 from toybench.presets import load_preset, load_tuning, preset_names
 from toybench.statistics import Interval, all_of, decide, interval, relative_gap, time_to_target
 from toybench.study import ARMS, arm_run, findings, time_ratio, tune, won_back

@@ -36,8 +36,8 @@ _ORIGIN = {
     "replay": "engine",
     "Result": "training",
     "train": "training",
-    "load_run": "overlay",
-    "overlay": "overlay",
+    "load_run": "loading",
+    "overlay": "loading",
     "load_preset": "presets",
     "configure": "runtime",
 }

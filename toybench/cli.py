@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields
 from typing import Any, NoReturn
 
 from toybench.config import ConfigError, Run, annotations_of, describe
-from toybench.overlay import CHOICES, PLAIN, dump_run, overlay, read_toml
+from toybench.loading import CHOICES, PLAIN, dump_run, overlay, read_toml
 from toybench.presets import load_preset, preset_description, preset_names
 
 INTERRUPTED = 130

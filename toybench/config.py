@@ -29,6 +29,7 @@ def setting(default: Any, help: str, *, unit: str = "", above=None, at_least=Non
     return field(default=default, metadata=metadata)
 
 
+LARGEST = 2**31  # whole numbers are traced with 32 bits
 _BOUNDS = {
     "above": ("> {}", lambda x, bound: x > bound),
     "at_least": (">= {}", lambda x, bound: x >= bound),
@@ -72,6 +73,15 @@ def accepts(annotation: Any, value: Any) -> bool:
     return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
 
 
+def _as_annotated(annotation: Any, value: Any) -> Any:
+    """Whole numbers as floats where a float is meant: 1 and 1.0 are one setting, and one compiled program."""
+    if annotation is float:
+        return float(value)
+    if typing.get_origin(annotation) is tuple:
+        return tuple(_as_annotated(typing.get_args(annotation)[0], item) for item in value)
+    return value
+
+
 class Settings:
     """Base of all settings: checks every field's type and bounds, and raises `ConfigError` naming it."""
 
@@ -85,12 +95,15 @@ class Settings:
             if not accepts(annotation, value):
                 raise ConfigError(f.name, f"expected {describe(annotation)}, got {value!r}")
             self._check_bounds(f.name, value, f.metadata.get("bounds", {}))
+            object.__setattr__(self, f.name, _as_annotated(annotation, value))
 
     @staticmethod
     def _check_bounds(name: str, value: Any, bounds: dict) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if not isinstance(number, (int, float)) or isinstance(number, bool):
                 continue
+            if isinstance(number, int) and abs(number) >= LARGEST:
+                raise ConfigError(name, f"must be < {LARGEST}, got {number:.6g}" if number < 1e300 else "is too large")
             if not math.isfinite(number):
                 raise ConfigError(name, f"must be finite, got {number}")
             for kind, bound in bounds.items():
@@ -198,6 +211,9 @@ class Outer(Settings):
         "1", "weight on every pseudo-gradient before the method sees it (k workers)"
     )
 
+    def check(self, workers: int) -> None:
+        """Warn of a choice that is odd in a cluster of so many workers; a method may override it."""
+
 
 @dataclass(frozen=True)
 class Budget(Settings):
@@ -225,3 +241,6 @@ class Run(Settings):
         points, shards = getattr(self.task, "points", None), self.cluster.num_shards
         if points is not None and points < shards:
             raise ConfigError("cluster.shards", f"must be <= task.points ({points}), got {shards}")
+        if (total := self.budget.total_steps(self.cluster)) >= LARGEST:
+            raise ConfigError("budget.rounds", f"R·H·k must be < {LARGEST}, got {total}")
+        self.outer.check(self.cluster.workers)

@@ -40,9 +40,9 @@ def plan_demo(preset: str, seeds: Sequence[int]) -> dict[str, Run]:
     Raises:
         ConfigError: no tuned rates, fewer than two seeds, or seeds that the rates were tuned on.
     """
-    base, tuning = load_preset(preset), load_tuning(preset)
     if len(set(seeds)) < max(2, len(seeds)):
         raise ConfigError("seeds", f"must be two different ones or more, got {list(seeds)}")
+    base, tuning = load_preset(preset), load_tuning(preset)
     clash = sorted(set(seeds) & set(tuning["seeds"]))
     if clash:
         raise ConfigError("seeds", f"{clash} are among those that the rates were tuned on")

@@ -44,7 +44,7 @@ def warmup_cosine(lr, final_lr, warmup, decay_steps, first_step_peak=False):
 
 
 def make_inner(optimizer: str, numbers: Mapping[str, Any]) -> InnerOptimizer:
-    """The inner optimizer of a name in `toybench.overlay.INNER`, of numbers that may be traced."""
+    """The inner optimizer of a name in `toybench.loading.INNER`, of numbers that may be traced."""
     n = numbers
     rate = warmup_cosine(n["lr"], n["final_lr"], n["warmup"], n["decay_steps"], n["first_step_peak"])
     if optimizer == "adamw":
@@ -86,9 +86,12 @@ def local_update(
         rate = inner.rate(first_step + j, j)
         updates = jax.tree.map(lambda u: rate.astype(u.dtype) * u, updates)
         moved = optax.apply_updates(params, updates), new_state, total + loss
-        if trip is None:
-            return moved
-        return jax.tree.map(lambda new, old: jnp.where(j < num_steps, new, old), moved, carry)
+
+        def keep(new, old):  # numbers traced in float32 would widen a narrower state
+            new = jnp.asarray(new).astype(old.dtype)
+            return new if trip is None else jnp.where(j < num_steps, new, old)
+
+        return jax.tree.map(keep, moved, carry)
 
     zero = jnp.zeros((), jnp.result_type(float))
     length = num_steps if trip is None else trip

@@ -16,7 +16,7 @@ import numpy as np
 
 from toybench import __version__
 from toybench.config import ConfigError
-from toybench.overlay import dump_run
+from toybench.loading import dump_run
 from toybench.training import Result
 
 SCHEMA = 1

@@ -94,7 +94,8 @@ def timeline_summary(timeline: Timeline, workers: int) -> str:
     share = busy / (workers * timeline.time[-1])
     return (
         f"{len(timeline.time):,} arrivals, {timeline.local_steps[-1]:,} local steps in {timeline.time[-1]:,.1f} "
-        f"simulated seconds; staleness mean {staleness.mean():.2f}, maximum {staleness.max()}; workers busy {100 * share:.0f} %"
+        f"simulated seconds; staleness mean {staleness.mean():.2f}, maximum {staleness.max()}; "
+        f"workers busy {100 * share:.0f} %"
     )
 
 

@@ -61,4 +61,5 @@ def apply_arrival(
         jnp.zeros_like(count),
     )
     waiting = server._replace(total=total, count=count)
-    return jax.tree.map(lambda new, old: jnp.where(step, new, old), stepped, waiting)
+    # Numbers traced in float32 would widen a narrower state.
+    return jax.tree.map(lambda new, old: jnp.where(step, new.astype(old.dtype), old), stepped, waiting)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toybench.config import Run
-from toybench.overlay import overlay
+from toybench.loading import overlay
 from toybench.statistics import Interval, Relation, Status, all_of, decide, interval, relative_gap, time_to_target
 from toybench.training import Result, train
 

@@ -92,4 +92,5 @@ def outer_builder(method: str) -> Callable[[Mapping[str, Any]], OuterOptimizer]:
 
 def make_outer(settings: Outer, workers: int) -> OuterOptimizer:
     """The outer optimizer of some settings in a cluster of `workers` workers."""
+    settings.check(workers)
     return outer_builder(method_of(settings))(outer_numbers(settings, workers))

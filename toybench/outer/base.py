@@ -29,7 +29,7 @@ class OuterOptimizer(NamedTuple):
     pull: Callable[[Any, Any, Any], Any] = pull_current  # (state, params, worker) -> what the worker is handed
 
 
-def transformation(init: Callable[[Any], Any], update: Callable[..., Any]) -> optax.GradientTransformationExtraArgs:
+def transformation(init: Callable[..., Any], update: Callable[..., Any]) -> optax.GradientTransformationExtraArgs:
     """An optax transformation whose `update` takes keyword extras by name, which optax's types cannot say."""
     import optax
 

@@ -19,11 +19,11 @@ class DelayedNesterov(Nesterov):
         0.0, "c: share of the momentum applied at every arrival, in [0, 1/N]", at_least=0, at_most=1
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.period is not None and self.activation > 1 / self.period:
+    def check(self, workers: int) -> None:
+        period = self.period or workers
+        if self.activation > 1 / period:
             # Not refused: the paper's own Table 4 has c = 0.1 at 16 workers.
-            warnings.warn(f"outer.activation: {self.activation} is above 1/N = {1 / self.period:.4g}", stacklevel=3)
+            warnings.warn(f"outer.activation: {self.activation} is above 1/N = {1 / period:.4g}", stacklevel=1)
 
 
 def delayed_nesterov(lr, momentum, period, activation):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toybench.config import ConfigError, Run
-from toybench.overlay import load_run, nearest, read_toml
+from toybench.loading import load_run, nearest, read_toml
 
 FOLDER = Path(__file__).parent
 

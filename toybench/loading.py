@@ -48,7 +48,7 @@ def settings_class(section: str, table: Mapping[str, Any], choices: Choices = CH
         return PLAIN[section]
     tag, classes = choices[section]
     name = table.get(tag, next(iter(classes)))
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise ConfigError(f"{section}.{tag}", f"unknown {name!r}; {nearest(str(name), classes)}")
     return classes[name]
 
@@ -138,6 +138,8 @@ def read_text(key: str, annotation: Any, value: Any) -> Any:
     Raises:
         ConfigError: the text does not read as the type.
     """
+    if value is None:
+        return None
     if typing.get_origin(annotation) is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(read_text(key, typing.get_args(annotation)[0], item) for item in items)
@@ -167,8 +169,11 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(str(path), f"cannot be read: {reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), f"not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), "cannot be read: not UTF-8 text") from None
+    except ValueError as error:  # a name that no file can have
+        raise ConfigError(repr(str(path)), f"cannot be read: {error}") from None

@@ -244,29 +244,31 @@ def compile_open(make_inner: MakeInner, make_outer: MakeOuter, workers: int, mes
 
 @cache
 def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh: Mesh) -> Callable:
-    """A compiled chunk: ``(carry, rows, trips, count, data, numbers) -> carry``, the carry donated.
+    """A compiled chunk: ``(carry, rows, trips, begin, end, data, numbers) -> carry``, the carry donated.
 
     Args of the returned function, for S seeds, R settings, W workers and chunks of up to C arrivals:
         carry: `Carry` with leading axes [S, R].
         rows: `Rows` [S, R, C], from `chunks_of`.
         trips: [C] local steps of each row, the most over the lanes.
-        count: rows to go through, at most C; the rest is not touched and costs nothing.
+        begin, end: rows to go through; the rest is not touched and costs nothing.
         data: of the task, [S, ...].
         numbers: `Numbers` [R].
     """
 
-    def one(carry, rows, trips, count, data, numbers):
+    def one(carry, rows, trips, begin, end, data, numbers):
         inner, outer = make_inner(numbers.inner), make_outer(numbers.outer)
 
         def body(e, carry):
             row = jax.tree.map(lambda column: column[e], rows)
             return _arrive(task, inner, outer, data, carry, row, trips[e])
 
-        return jax.lax.fori_loop(0, count, body, carry)
+        return jax.lax.fori_loop(begin, end, body, carry)
 
     # The loops' lengths carry no lane axis: a batched length would turn every step into a masked copy.
-    lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, None, 0)), (0, 0, None, None, 0, None))
-    return jax.jit(_over_lanes(lanes, mesh, (BOTH, BOTH, NEITHER, NEITHER, SEEDS, SETTINGS), BOTH), donate_argnums=0)
+    lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, None, None, 0)), (0, 0, None, None, None, 0, None))
+    return jax.jit(
+        _over_lanes(lanes, mesh, (BOTH, BOTH, NEITHER, NEITHER, NEITHER, SEEDS, SETTINGS), BOTH), donate_argnums=0
+    )
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property, lru_cache
@@ -197,6 +198,19 @@ def _padded(items: Sequence, multiple: int) -> list:
     return [*items, *[items[-1]] * (-len(items) % multiple)]
 
 
+class _Pace:
+    """How many arrivals to put into one compiled call, so that it lasts about half a second and can be interrupted."""
+
+    def __init__(self) -> None:
+        self.rows, self.began = 1, time.perf_counter()
+
+    def passed(self, rows: int) -> None:
+        """So many arrivals were made since the last time."""
+        now = time.perf_counter()
+        self.rows = int(np.clip(0.5 * rows / (now - self.began), 1, CAPACITY))
+        self.began = now
+
+
 def _train_group(
     runs: list[Run], seeds: tuple[int, ...], task: Task | None, inner: Any, outer: Any, progress: Callable | None
 ) -> list[Result]:
@@ -214,15 +228,19 @@ def _train_group(
     chunk = compile_chunk(task, make_inner, make_outer, mesh)
     evaluate = compile_evaluate(task, mesh)
     carry = compile_open(make_inner, make_outer, first.cluster.workers, mesh)(params, numbers)
-    curves = [evaluate(carry, data)]
+    curves, pace, made = [evaluate(carry, data)], _Pace(), 0
     for k, evaluate_now in enumerate(plan.evaluate_after):
         rows = Rows(*(column[k] for column in plan.rows))
         trips = rows.num_steps.max((0, 1))
-        count = rows.valid.any((0, 1)).sum(dtype=np.int32)
-        carry = chunk(carry, rows, trips, count, data, numbers)
+        count = int(rows.valid.any((0, 1)).sum())
+        for begin in range(0, count, pace.rows):
+            carry = chunk(carry, rows, trips, begin, min(begin + pace.rows, count), data, numbers)
+        made += count
         if evaluate_now:
             curves.append(evaluate(carry, data))
             jax.block_until_ready(curves[-2])  # stay one evaluation ahead, no more: an interrupt is soon obeyed
+            pace.passed(made)
+            made = 0
             if progress is not None:
                 progress(len(runs) * len(seeds) / first.budget.evaluations)
     curves = jax.tree.map(lambda *points: np.stack(points, axis=-1), *jax.device_get(curves))  # [S, R, n + 1]

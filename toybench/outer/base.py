@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ def transformation(init: Callable[..., Any], update: Callable[..., Any]) -> opta
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@cache
 def as_outer(transformation: optax.GradientTransformation | OuterOptimizer) -> OuterOptimizer:
-    """Any optax optimizer as an outer optimizer; one that has no use for the extras ignores them."""
+    """Any optax optimizer as an outer optimizer; one that has no use for the extras ignores them.
+
+    The same optimizer gives the same object, and so the same compiled program.
+    """
     import optax
 
     if isinstance(transformation, OuterOptimizer):

@@ -1,0 +1,241 @@
+"""The import law: who may import whom. A new edge is added to `LAW` knowingly, or not at all."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import toybench
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "toybench"
+
+
+class Imports(NamedTuple):
+    """Modules of toybench (without that prefix) and packages of others; the standard library is not counted."""
+
+    loading: frozenset[str]  # when the module is imported
+    later: frozenset[str]  # only within functions, or for type checkers
+
+
+def row(loading: str = "", later: str = "") -> Imports:
+    return Imports(frozenset(loading.split()), frozenset(later.split()))
+
+
+# "toybench" is the package itself, whose names are loaded when first used. Lowest layers first.
+LAW = {
+    "config": row(),
+    "scheduler": row("config numpy"),
+    "timeline": row("config scheduler numpy"),
+    "outer.base": row("", "optax"),
+    "outer.adam": row("config", "optax"),
+    "outer.sgd": row("config", "optax"),
+    "outer.buffered": row("config outer.base outer.sgd", "jax optax"),
+    "outer.delay_compensation": row("config outer.base outer.sgd", "jax optax"),
+    "outer.delayed_nesterov": row("config outer.base outer.sgd", "jax"),
+    "outer.staleness": row("config outer.base outer.sgd", "jax optax"),
+    "outer": row(
+        "config outer.adam outer.base outer.buffered outer.delay_compensation outer.delayed_nesterov outer.sgd "
+        "outer.staleness",
+        "optax",
+    ),
+    "loading": row("config outer"),
+    "presets": row("config loading"),
+    "runtime": row("platformdirs", "jax"),
+    "statistics": row("numpy scipy"),
+    "task": row("jax"),
+    "inner": row("task jax optax"),
+    "server": row("outer.base task jax optax"),
+    "gaussians": row("config task jax optax"),
+    "engine": row("inner outer.base server task timeline jax numpy"),
+    "training": row("config engine gaussians inner outer task timeline jax numpy optax"),
+    "toybench": row("", "config scheduler timeline outer task inner server engine training loading presets runtime"),
+    "records": row("toybench config loading training numpy", "jax"),
+    "study": row("config loading statistics training numpy"),
+    "plots": row("study training matplotlib numpy"),
+    "demo": row("config presets records statistics study training numpy", "plots"),
+    "report": row("demo outer study timeline training numpy rich"),
+    "cli": row("config loading presets", "demo outer records report runtime timeline training rich tomli_w"),
+}
+
+
+# Reading the sources
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "toybench"
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported_names(node: ast.stmt, package: list[str]) -> list[str]:
+    """The modules of an import statement, in full; `package` is the module's own, for relative imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = package[: len(package) - node.level + 1] if node.level else []
+    module = ".".join([*base, *([node.module] if node.module else [])])
+    # `from toybench import engine` imports a module, `from toybench import __version__` the package.
+    inside = {alias.name: f"{module}.{alias.name}".removeprefix("toybench.") for alias in node.names}
+    whole = [name for name in inside if not (module.startswith("toybench") and inside[name] in SOURCES)]
+    return [f"toybench.{inside[name]}" for name in inside if name not in whole] + ([module] if whole else [])
+
+
+def shortened(name: str) -> str:
+    """``toybench.outer.sgd`` -> ``outer.sgd``, ``jax.numpy`` -> ``jax``."""
+    if name == "toybench" or not name.startswith("toybench."):
+        return name.split(".")[0]
+    return name.removeprefix("toybench.")
+
+
+def imports_of(path: Path) -> Imports:
+    package = list(path.relative_to(ROOT).parent.parts)
+    found: tuple[set[str], set[str]] = set(), set()
+
+    def walk(node: ast.AST, later: bool) -> None:
+        for name in imported_names(node, package) if isinstance(node, ast.stmt) else ():
+            if name.split(".")[0] not in sys.stdlib_module_names:
+                found[later].add(shortened(name))
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            walk(child, later or function or (for_types and child in node.body))
+
+    walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return Imports(frozenset(found[0]), frozenset(found[1] - found[0]))
+
+
+FOUND = {name: imports_of(path) for name, path in SOURCES.items()}
+FOUND["toybench"] = Imports(FOUND["toybench"].loading, FOUND["toybench"].later | set(toybench._ORIGIN.values()))
+EVERY = {name: found.loading | found.later for name, found in FOUND.items()}
+
+
+def room(name: str, *rooms: str) -> bool:
+    """Whether a module is one of these, or lies within one of them."""
+    return any(name == r or name.startswith(f"{r}.") for r in rooms)
+
+
+def reached_from(name: str) -> set[str]:
+    """All that a module imports, directly or through others; a module's package is loaded with it."""
+    seen: set[str] = set()
+    todo = {name}
+    while todo:
+        module = todo.pop()
+        for target in EVERY.get(module, ()):
+            new = {target, target.split(".")[0]} - seen
+            seen |= new
+            todo |= new
+    return seen - {name, name.split(".")[0]}
+
+
+# The table
+
+
+@pytest.mark.parametrize("name", sorted(LAW.keys() | SOURCES.keys()))
+def test_a_module_imports_what_the_table_says(name):
+    assert FOUND.get(name) == LAW.get(name)
+
+
+# What the table itself must obey
+
+
+def test_toybench_imports_no_caller():
+    for name, imported in EVERY.items():
+        assert not imported & {"lm", "app", "experiments", "tests", "flax"}, name
+
+
+@pytest.mark.parametrize(
+    "package, place", [("streamlit", "views"), ("altair", "views"), ("matplotlib", "plots"), ("ray", "transports")]
+)
+def test_a_package_is_imported_in_one_place_only(package, place):
+    assert [name for name in EVERY if package in EVERY[name] and not room(name, place)] == []
+
+
+def test_settings_stand_alone():
+    assert EVERY["config"] == set()
+
+
+def test_the_clock_knows_settings_and_numpy_only():
+    assert EVERY["scheduler"] <= {"config", "numpy"}
+    assert EVERY["timeline"] <= {"config", "scheduler", "numpy"}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if room(name, "outer")])
+def test_outer_methods_know_settings_and_each_other_only(name):
+    assert all(room(target, "config", "outer") for target in FOUND[name].loading)
+    assert FOUND[name].later <= {"jax", "optax"}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if room(name, "outer", "timeline", "task", "inner")])
+def test_outer_timeline_task_and_inner_are_strangers(name):
+    strangers = {"outer", "timeline", "task", "inner"} - {name.split(".")[0]} - ({"task"} if name == "inner" else set())
+    assert not [target for target in reached_from(name) if room(target, *strangers)]
+
+
+@pytest.mark.parametrize(
+    "name", ["config", "loading", "presets", "cli", "runtime", "scheduler", "timeline", "toybench"]
+)
+def test_what_must_load_fast_loads_no_jax(name):
+    todo, seen = [name], set()
+    while todo:
+        loading = FOUND[todo.pop()].loading
+        todo += [target for target in loading & FOUND.keys() if target not in seen]
+        seen |= loading
+    assert not seen & {"jax", "optax", "scipy", "matplotlib", "rich"}
+
+
+def test_nothing_imports_a_command_line():
+    files = [*SOURCES.values(), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "lm").rglob("*.py")]
+    for path in files:
+        imported = imports_of(path)
+        assert not any(room(target, "cli", "app") for target in imported.loading | imported.later), path
+
+
+def test_there_are_no_cycles():
+    list(graphlib.TopologicalSorter({name: EVERY[name] & SOURCES.keys() for name in SOURCES}).static_order())
+
+
+def test_modules_are_named_only_in_import_statements():
+    """Except for the package, which loads its names when they are first used."""
+    for name, path in SOURCES.items():
+        text = path.read_text(encoding="utf-8")
+        assert ("import_module" in text) == (name == "toybench") and "__import__" not in text, name
+
+
+def test_dependencies_are_what_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(requirements):
+        return {"".join(c if c.isalnum() or c in "-_" else " " for c in r).split()[0] for r in requirements}
+
+    imported = {target.replace("_", "-") for targets in EVERY.values() for target in targets - FOUND.keys()}
+    needed, extras = names(project["dependencies"]), set()
+    for requirements in project["optional-dependencies"].values():
+        extras |= names(requirements)
+    assert needed <= imported <= needed | extras
+
+
+# Held to by Python itself
+
+
+@pytest.mark.parametrize("statement", ["import toybench", "import toybench.cli; toybench.cli.build_parser()"])
+def test_heavy_packages_wait_until_they_are_needed(statement):
+    heavy = "{'jax', 'jaxlib', 'optax', 'scipy', 'matplotlib', 'rich'}"
+    code = f"import sys; {statement}; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_name_of_the_package_is_there():
+    for name in toybench.__all__:
+        assert getattr(toybench, name).__name__ if name != "METHODS" else toybench.METHODS
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = toybench.nothing

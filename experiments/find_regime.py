@@ -58,7 +58,7 @@ START = {
     "length": (50, 40),
     "reset": True,
 }
-FAST, SLOW = (0.05, 0.07, 0.1, 0.14, 0.2), (0.5, 0.7, 1.0, 1.4, 2.0)  # outer rates to begin with, by effective step
+FAST, SLOW = (0.05, 0.07, 0.1, 0.14, 0.2), (0.5, 0.7, 1.0, 1.4, 2.0)  # outer rates to begin with
 MOMENTUM_EVERY_ARRIVAL = {
     "async_nesterov",
     "async_nesterov_equal",

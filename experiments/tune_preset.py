@@ -4,7 +4,7 @@ Command:  python -m experiments.tune_preset [PRESET]
 Duration: about five minutes for `default` on two cores.
 Writes:   toybench/presets/PRESET.tuning.json: the rates tried, every loss, the best.
 
-Rates lie a factor of √2 apart, on seeds 1000 and up, none of which the demo accepts; a range whose best lies on its
+Rates lie about a factor of √2 apart, on seeds 1000 and up, none of which the demo accepts; a range whose best lies on its
 edge is widened. A diverged run counts as the untrained model.
 """
 
@@ -30,9 +30,7 @@ def main() -> None:
     base, seeds, arms = load_preset(arguments.preset), list(range(1000, 1000 + arguments.seeds)), {}
     for arm in ARMS:
         began = time.perf_counter()
-        low, high = rates_of(arm)[0], rates_of(arm)[-1]
-        rates = [float(f"{low * 2 ** (i / 2):.4g}") for i in range(20) if low * 2 ** (i / 2) <= high * 1.01]
-        tuning = tune(base, arm, rates, seeds)
+        tuning = tune(base, arm, rates_of(arm), seeds)
         arms[arm] = {
             "changes": tuning.changes,
             "on_edge": tuning.on_edge,

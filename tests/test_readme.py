@@ -43,11 +43,6 @@ def test_there_are_two_blocks_of_python():
     assert len(blocks("python")) == README.count("```python") == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(AttributeError, TypeError),
-    reason="README.md calls toybench.loading(run, {...}); toybench.overlay is meant",
-)
 def test_a_task_of_ones_own():
     namespace, lines = run_block(0)
     assert len(lines) == 3
@@ -59,13 +54,19 @@ def test_a_task_of_ones_own():
         assert (losses < 0.5 * namespace["result"].metrics["loss"][:, 0]).all()
 
 
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="README.md's optax.adamw(0.003) diverges on most seeds with the preset; 1e-4 on none",
+)
 def test_an_outer_method_of_ones_own():
     namespace, lines = run_block(1)
     untrained = namespace["result"].metrics["loss"][:, 0].mean()
     assert [line.split()[0] for line in lines] == ["mine", "adamw"]
+    assert not namespace["result"].diverged.any()
     for line in lines:
         [loss] = numbers(line)
-        assert np.isfinite(loss) and 0 < loss < untrained
+        assert 0 < loss < 0.95 * untrained  # which is what is printed for a run that diverged
 
 
 # Commands
@@ -73,7 +74,7 @@ def test_an_outer_method_of_ones_own():
 
 def commands():
     """Every `toybench` command of the shell blocks: comments, redirections and what comes before && left out."""
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
     words = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
     found = [" ".join(w[: w.index(">")] if ">" in w else w) for w in words if w and Path(w[0]).name == "toybench"]
     return found + re.findall(r"`(toybench \w[^`]*)`", README)
@@ -128,10 +129,7 @@ def test_the_marks_of_newcomers_stand_before_one_line():
 
 # What it points at
 
-MISSING = {
-    "docs/demo.png": "not drawn yet",
-    "experiments/LOG.md": "not written yet",
-}
+MISSING = {"docs/demo.png": "not drawn yet"}
 
 
 def where(paths):

@@ -97,9 +97,9 @@ assert result.final_loss < 1
 
 
 def in_a_new_process(code, folder, choice):
-    """Run it with a home, and so a cache, of its own; no setting of this process or of jax is passed on."""
+    """Run it with a user's cache of its own; no setting of jax's is passed on."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_", "XDG_"))}
-    own = {CACHE_SWITCH: choice, "JAX_PLATFORMS": "cpu", "HOME": str(folder), "TMPDIR": str(folder)}
+    own = {CACHE_SWITCH: choice, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=kept | own, capture_output=True, text=True, timeout=240, cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -122,7 +122,7 @@ def build_parser() -> Parser:
         sub.add_argument("--preset", default="default", metavar="NAME", help="where to start (default: default)")
         _add_settings(sub)
 
-    demo = command("demo", "What stale momentum costs, and what repairs it: every method at its own best rate.", "8")
+    demo = command("demo", "What stale momentum costs, and what repairs it: every method at its own best rate.", "12")
     demo.add_argument("--preset", default="default", metavar="NAME", help="a preset with tuned rates")
     demo.add_argument("--out", default="results/demo", metavar="DIR", help="for the figure and the records")
     run = command("run", "Train one configuration on some seeds.", "4")

@@ -228,7 +228,8 @@ def compile_start(task: Task, shards: int, mesh: Mesh) -> Callable:
         data_key, init_key = seed_keys(key)
         return task.data(data_key, shards), task.init(init_key)
 
-    return jax.jit(_over_lanes(jax.vmap(one), mesh, (SEEDS,), SEEDS))
+    # One seed after the other: generating data takes several times the memory that the data take.
+    return jax.jit(_over_lanes(partial(jax.lax.map, one), mesh, (SEEDS,), SEEDS))
 
 
 @cache
@@ -255,20 +256,21 @@ def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh
         numbers: `Numbers` [R].
     """
 
-    def one(carry, rows, trips, begin, end, data, numbers):
-        inner, outer = make_inner(numbers.inner), make_outer(numbers.outer)
+    def one(carry, row, trip, data, numbers):
+        return _arrive(task, make_inner(numbers.inner), make_outer(numbers.outer), data, carry, row, trip)
 
+    # A loop's length carries no lane axis: a batched length would turn every step into a masked copy.
+    lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, 0)), (0, 0, None, 0, None))
+
+    def chunk(carry, rows, trips, begin, end, data, numbers):
         def body(e, carry):
-            row = jax.tree.map(lambda column: column[e], rows)
-            return _arrive(task, inner, outer, data, carry, row, trips[e])
+            row = jax.tree.map(lambda column: column[:, :, e], rows)
+            return lanes(carry, row, trips[e], data, numbers)
 
         return jax.lax.fori_loop(begin, end, body, carry)
 
-    # The loops' lengths carry no lane axis: a batched length would turn every step into a masked copy.
-    lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, None, None, 0)), (0, 0, None, None, None, 0, None))
-    return jax.jit(
-        _over_lanes(lanes, mesh, (BOTH, BOTH, NEITHER, NEITHER, NEITHER, SEEDS, SETTINGS), BOTH), donate_argnums=0
-    )
+    specs = (BOTH, BOTH, NEITHER, NEITHER, NEITHER, SEEDS, SETTINGS)
+    return jax.jit(_over_lanes(chunk, mesh, specs, BOTH), donate_argnums=0)
 
 
 @cache

@@ -2,19 +2,20 @@
 
 Command:  python -m experiments.find_regime [--candidates N]
 Duration: about a minute a candidate on two cores; it takes up where it stopped.
-Writes:   experiments/records/regime.json, a line of numbers for every candidate tried, failures included.
+Writes:   experiments/records/regime.json, the numbers of every candidate tried, failures included.
 
-A climb over the grid below: from the start, chosen after a first scan (marked so in the record: drawn at random, and
-around an earlier one, with coarser rates), all neighbours (one coordinate, one place) are tried in an order fixed by a seed, and the climb moves to the first that scores higher. The inner rate
-follows from the relative weight step r and the output's multiplier from the function step u: how far one inner step
-moves a weight, and the logits. Every arm is tuned on seeds 1000-1002 and judged on seeds 2000-2007; the demo's own
-seeds 0-7 are used nowhere here. A candidate whose tuned means already contradict F1, F3 or F7 is not followed further.
+A climb over the grid below: from the start, all neighbours (one coordinate, one place) are tried in an order fixed by a
+seed, and the climb moves to the first that scores higher. The inner rate follows from the relative weight step r, the
+output's multiplier from the function step u: how far one inner step moves a weight, and the logits. Every arm is tuned
+on seeds 1000-1002 and judged on seeds 2000-2007; the demo's own seeds are used nowhere here. A candidate whose tuned
+means already contradict F1, F3 or F7 is not followed further.
+
 The score of a candidate is its least margin: over the findings, the distance of the mean from its bound in half-widths
 of its interval (above 1: all hold). A candidate in which a headline method (sync Nesterov, async Nesterov, DN + DyLU)
-is at any time worse than the untrained model, in the mean, does not count: there the final loss of a rate is decided
-by how a run that has blown up is annealed, and the highest scores of the first candidates were of that kind.
+is at any time worse than the untrained model, in the mean, does not count: there the final loss of a rate is decided by
+how a run that has blown up is annealed, and the highest scores of a first scan were of that kind.
 
-Found: see experiments/LOG.md.
+Found: the start's neighbour with 32 hidden units, no neighbour of which scores higher; see experiments/LOG.md.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Which outer rate suits each arm of the demo best?
 
 Command:  python -m experiments.tune_preset [PRESET]
-Duration: about five minutes for `default` on two cores.
+Duration: about two minutes for `default` on two cores.
 Writes:   toybench/presets/PRESET.tuning.json: the rates tried, every loss, the best.
 
-Rates lie about a factor of √2 apart, on seeds 1000 and up, none of which the demo accepts; a range whose best lies on its
-edge is widened. A diverged run counts as the untrained model.
+Rates lie about a factor of √2 apart, on seeds 1000 and up, none of which the demo accepts; a range whose best lies on
+its edge is widened. A diverged run counts as the untrained model.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ LAW = {
     "engine": row("inner outer.base server task timeline jax numpy"),
     "training": row("config engine gaussians inner outer task timeline jax numpy optax"),
     "toybench": row("", "config scheduler timeline outer task inner server engine training loading presets runtime"),
-    "records": row("toybench config loading training numpy", "jax"),
+    "records": row("toybench config loading numpy", "jax training"),
     "study": row("config loading statistics training numpy"),
     "plots": row("study training matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots"),

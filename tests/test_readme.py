@@ -54,11 +54,6 @@ def test_a_task_of_ones_own():
         assert (losses < 0.5 * namespace["result"].metrics["loss"][:, 0]).all()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="README.md's optax.adamw(0.003) diverges on most seeds with the preset; 1e-4 on none",
-)
 def test_an_outer_method_of_ones_own():
     namespace, lines = run_block(1)
     untrained = namespace["result"].metrics["loss"][:, 0].mean()
@@ -129,16 +124,6 @@ def test_the_marks_of_newcomers_stand_before_one_line():
 
 # What it points at
 
-MISSING = {"docs/demo.png": "not drawn yet"}
-
-
-def where(paths):
-    """A test parameter for each path; what is known to be missing is expected to fail until it is there."""
-    return [
-        pytest.param(path, marks=[pytest.mark.xfail(strict=True, reason=MISSING[path])] if path in MISSING else [])
-        for path in dict.fromkeys(paths)
-    ]
-
 
 def links():
     targets = re.findall(r"\]\(([^)\s]+)\)", README)
@@ -162,11 +147,11 @@ def test_the_map_is_found():
     assert "toybench/timeline.py" in rooms() and "experiments/records" in rooms()
 
 
-@pytest.mark.parametrize("path", where(links()))
+@pytest.mark.parametrize("path", dict.fromkeys(links()))
 def test_a_link_resolves(path):
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("path", where(rooms()))
+@pytest.mark.parametrize("path", dict.fromkeys(rooms()))
 def test_a_room_of_the_map_is_there(path):
     assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).exists()

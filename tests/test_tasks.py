@@ -278,14 +278,7 @@ def test_the_toy_and_a_sound_task_pass():
 @pytest.mark.parametrize(
     "broken, law",
     [
-        (VectorLoss(), "scalar"),
-        pytest.param(
-            VectorLoss(),
-            "^loss: must be a scalar",
-            marks=pytest.mark.xfail(
-                strict=True, reason="jax.value_and_grad refuses it first, in jax's words; check_task's never come"
-            ),
-        ),
+        (VectorLoss(), "^loss: must be a scalar"),
         (IntegerParams(), "^init: parameters must be a pytree of floating arrays"),
         (NoParams(), "^init: parameters must be a pytree of floating arrays"),
         (NoLossMetric(), "^evaluate: must return scalars by name, 'loss' among them"),
@@ -293,16 +286,7 @@ def test_the_toy_and_a_sound_task_pass():
         (Unhashable(), "unhashable"),
         (InfiniteLoss(), "^loss: not finite"),
         (UndefinedLoss(), "^loss: not finite"),
-        *(
-            pytest.param(
-                task,
-                "not finite",
-                marks=pytest.mark.xfail(
-                    strict=True, reason="check_task looks at the first leaf only, [0:1], which is the batch's loss"
-                ),
-            )
-            for task in (InfiniteGradient(), InfiniteMetric(), UndefinedEvaluationLoss())
-        ),
+        *((task, "not finite") for task in (InfiniteGradient(), InfiniteMetric(), UndefinedEvaluationLoss())),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Sound) else "",
 )

@@ -27,6 +27,7 @@ class Demo:
     preset: str
     seeds: tuple[int, ...]
     results: dict[str, Result] = field(default_factory=dict)
+    records: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -63,8 +64,9 @@ def run_demo(demo: Demo, runs: Mapping[str, Run], out: Path, progress: Callable[
         title = ARMS[arm][0]
         progress(title, 0.0)
         demo.results[arm] = train(run, demo.seeds, progress=lambda runs, title=title: progress(title, runs))[0]
+        demo.records[arm] = record(demo.results[arm])
         demo.seconds = time.perf_counter() - began
-        write_json(out / "demo.json", document(demo) | {"records": {a: record(r) for a, r in demo.results.items()}})
+        write_json(out / "demo.json", document(demo) | {"records": demo.records})
 
 
 @dataclass(frozen=True)

@@ -164,19 +164,34 @@ def _open(inner: InnerOptimizer, outer: OuterOptimizer, params: Params, workers:
     return Carry(server, pulled, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (workers, *jnp.shape(leaf))), fresh))
 
 
-def _arrive(
-    task: Task, inner: InnerOptimizer, outer: OuterOptimizer, data: Data, carry: Carry, row: Rows, trip
-) -> Carry:
+MakeInner = Callable[[dict], InnerOptimizer]
+MakeOuter = Callable[[dict], OuterOptimizer]
+
+
+@cache
+def _visit(task: Task, make_inner: MakeInner) -> Callable:
+    """The worker's half of an arrival; its own jit, so that programs of different outer methods trace it once."""
+
+    @jax.jit
+    def visit(start, kept, row, trip, data, numbers):
+        inner = make_inner(numbers)
+        fresh = inner.transformation.init(start)
+        state = jax.tree.map(lambda new, old: jnp.where(row.reset, new, old), fresh, kept)
+
+        def batch_at(j):
+            return task.batch(data, row.shard, row.first_step + j)
+
+        g, state, _ = local_update(task, inner, start, state, batch_at, row.first_step, row.num_steps, trip)
+        return g, state
+
+    return visit
+
+
+def _arrive(visit: Callable, outer: OuterOptimizer, carry: Carry, row: Rows, trip, data: Data, numbers: dict) -> Carry:
     """One arrival: the worker's visit from what it pulled, the server's step, and the pulls that follow."""
     start = jax.tree.map(lambda leaf: leaf[row.worker], carry.pulled)
     kept = jax.tree.map(lambda leaf: leaf[row.worker], carry.inner_states)
-    fresh = inner.transformation.init(start)
-    state = jax.tree.map(lambda new, old: jnp.where(row.reset, new, old), fresh, kept)
-
-    def batch_at(j):
-        return task.batch(data, row.shard, row.first_step + j)
-
-    g, state, _ = local_update(task, inner, start, state, batch_at, row.first_step, row.num_steps, trip)
+    g, state = visit(start, kept, row, trip, data, numbers)
     server = apply_arrival(outer, carry.server, g, step=row.step, valid=row.valid, **_extras(row, start))
 
     def pull(w, pulls, old):
@@ -193,10 +208,6 @@ class Numbers(NamedTuple):
 
     inner: dict[str, Any]
     outer: dict[str, Any]
-
-
-MakeInner = Callable[[dict], InnerOptimizer]
-MakeOuter = Callable[[dict], OuterOptimizer]
 
 
 @cache
@@ -257,7 +268,9 @@ def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh
     """
 
     def one(carry, row, trip, data, numbers):
-        return _arrive(task, make_inner(numbers.inner), make_outer(numbers.outer), data, carry, row, trip)
+        return _arrive(visit, make_outer(numbers.outer), carry, row, trip, data, numbers.inner)
+
+    visit = _visit(task, make_inner)
 
     # A loop's length carries no lane axis: a batched length would turn every step into a masked copy.
     lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, 0)), (0, 0, None, 0, None))

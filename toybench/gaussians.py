@@ -66,7 +66,8 @@ class GaussianMixture:
     def batch(self, data: Data, shard: jax.Array, step: jax.Array) -> Batch:
         """Batch number `step` of a shard, x [B, D] and y [B]; passes over a shard keep its order, as the notebook's."""
         size = self.settings.batch
-        rows = (step * size + jnp.arange(size)) % data["x"].shape[1]
+        count = data["x"].shape[1]
+        rows = ((step % count) * size + jnp.arange(size)) % count  # step · size alone could overflow
         return data["x"][shard, rows], data["y"][shard, rows]
 
     def logits(self, params: Params, x: jax.Array) -> jax.Array:

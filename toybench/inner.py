@@ -44,7 +44,7 @@ def warmup_cosine(lr, final_lr, warmup, decay_steps, first_step_peak=False):
 
 
 def make_inner(optimizer: str, numbers: Mapping[str, Any]) -> InnerOptimizer:
-    """The inner optimizer of a name in `toybench.loading.INNER`, of numbers that may be traced."""
+    """The inner optimizer ``adamw`` or ``sgd``, of numbers that may be traced, as `inner_numbers` gives them."""
     n = numbers
     rate = warmup_cosine(n["lr"], n["final_lr"], n["warmup"], n["decay_steps"], n["first_step_peak"])
     if optimizer == "adamw":

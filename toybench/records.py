@@ -10,30 +10,35 @@ import tempfile
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toybench import __version__
 from toybench.config import ConfigError
 from toybench.loading import dump_run
-from toybench.training import Result
+
+if TYPE_CHECKING:
+    from toybench.training import Result
 
 SCHEMA = 1
 
 
 def plain(value: Any) -> Any:
-    """Arrays and containers as JSON can say them; a number that is not finite becomes null."""
+    """Arrays and containers as JSON can say them; a number that is not finite becomes null, others keep every digit."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+    if isinstance(value, np.floating):
+        return plain(float(str(value)))  # the shortest text that gives the number back, in its own precision
     if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
+        return value.item()
+    if hasattr(value, "__array__"):
+        array = np.asarray(value)
+        return plain(list(array) if array.ndim else array[()])
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 
@@ -95,7 +100,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -110,4 +115,4 @@ def _umask() -> int:
 
 def write_json(path: Path, document: Any) -> None:
     """`write_whole` of a document as JSON."""
-    write_whole(path, json.dumps(plain(document), ensure_ascii=False, indent=1) + "\n")
+    write_whole(path, json.dumps(plain(document), ensure_ascii=False) + "\n")

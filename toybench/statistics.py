@@ -61,7 +61,7 @@ def time_to_target(loss: np.ndarray, time: np.ndarray, target: float) -> float:
     if not len(below):
         return float("inf")
     i = int(below[0])
-    if i == 0:
-        return float(time[0])
+    if i == 0 or not np.isfinite(loss[i - 1]):
+        return float(time[i])
     share = (loss[i - 1] - target) / (loss[i - 1] - loss[i])
     return float(time[i - 1] + share * (time[i] - time[i - 1]))

@@ -50,16 +50,15 @@ def check_task(task: Task, shards: int = 2, seed: int = 0) -> None:
     data, params = task.data(key, shards), task.init(key)
     hash(task)
     leaves = jax.tree.leaves(params)
-    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+    if not leaves or not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):
         raise TypeError("init: parameters must be a pytree of floating arrays")
     batch = jax.jit(task.batch)(data, jnp.int32(shards - 1), jnp.int32(10**6))
+    if (shape := jnp.shape(task.loss(params, batch))) != ():
+        raise TypeError(f"loss: must be a scalar, has shape {shape}")
     loss, gradient = jax.value_and_grad(task.loss)(params, batch)
-    if loss.shape != ():
-        raise TypeError(f"loss: must be a scalar, has shape {loss.shape}")
-    if jax.tree.structure(gradient) != jax.tree.structure(params):
-        raise TypeError("loss: its gradient must have the parameters' structure")
     metrics = task.evaluate(params, data)
     if "loss" not in metrics or any(jnp.shape(value) != () for value in metrics.values()):
         raise TypeError("evaluate: must return scalars by name, 'loss' among them")
-    if not all(jnp.isfinite(value) for value in jax.tree.leaves((loss, gradient, metrics))[0:1]):
-        raise TypeError("loss: not finite at the initial parameters")
+    for name, value in {"loss": loss, "loss: its gradient": gradient, "evaluate": metrics}.items():
+        if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(value)):
+            raise TypeError(f"{name}: not finite at the initial parameters")

@@ -1,21 +1,21 @@
 """Where does the toy show the pathology and its remedies, all eight findings of the demo at once?
 
 Command:  python -m experiments.find_regime [--candidates N]
-Duration: about a minute a candidate on two cores; it takes up where it stopped.
+Duration: one to two minutes a candidate on two cores; it takes up where it stopped.
 Writes:   experiments/records/regime.json, the numbers of every candidate tried, failures included.
 
 A climb over the grid below: from the start, all neighbours (one coordinate, one place) are tried in an order fixed by a
 seed, and the climb moves to the first that scores higher. The inner rate follows from the relative weight step r, the
 output's multiplier from the function step u: how far one inner step moves a weight, and the logits. Every arm is tuned
-on seeds 1000-1002 and judged on seeds 2000-2007; the demo's own seeds are used nowhere here. A candidate whose tuned
-means already contradict F1, F3 or F7 is not followed further.
+on seeds 1000-1003 and judged on seeds 2000-2011; the demo refuses both. A candidate whose tuned means already
+contradict F1, F3 or F7 is not followed further.
 
 The score of a candidate is its least margin: over the findings, the distance of the mean from its bound in half-widths
 of its interval (above 1: all hold). A candidate in which a headline method (sync Nesterov, async Nesterov, DN + DyLU)
-is at any time worse than the untrained model, in the mean, does not count: there the final loss of a rate is decided by
-how a run that has blown up is annealed, and the highest scores of a first scan were of that kind.
+is at any time more than 5 % worse than the untrained model, in the mean, does not count: there the final loss of a rate
+is decided by how a run that has blown up is annealed, and the highest scores of a first scan were of that kind.
 
-Found: the start's neighbour with 32 hidden units, no neighbour of which scores higher; see experiments/LOG.md.
+Found: see experiments/LOG.md.
 """
 
 from __future__ import annotations
@@ -33,33 +33,35 @@ from toybench.loading import overlay
 from toybench.presets import load_preset
 from toybench.records import write_json
 from toybench.runtime import configure
-from toybench.study import ARMS, Tuning, arm_run, findings, tune
+from toybench.study import ARMS, Tuning, arm_run, findings, rounded, tune
 from toybench.training import Result, train
 
 RECORD = Path(__file__).parent / "records" / "regime.json"
 HEADLINE = ("sync_nesterov", "async_nesterov", "delayed_nesterov_dylu")
-TUNING_SEEDS, JUDGING_SEEDS = range(1000, 1003), range(2000, 2008)
+HIGHEST_RISE = 1.05
+TUNING_SEEDS, JUDGING_SEEDS = range(1000, 1004), range(2000, 2012)
 GRID: dict[str, tuple] = {
-    "dimension": (32, 64, 128),
-    "hidden": (32, 64, 128),
+    "dimension": (32, 64, 128, 256),
+    "hidden": (16, 32, 64, 128),
     "noise": (0.2, 0.25, 0.3, 0.35, 0.5),
     "clusters": (4, 6, 8, 16),
-    "function_step": (0.1, 0.2, 0.3, 0.5, 1.0),
-    "weight_step": (0.001, 0.002, 0.003, 0.005, 0.01),
+    "function_step": (0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
+    "weight_step": (0.001, 0.002, 0.003, 0.004, 0.005, 0.007, 0.01),
     "length": ((20, 50), (20, 100), (50, 40), (100, 20)),  # local steps H, rounds R
     "reset": (False, True),
 }
 START = {
     "dimension": 128,
-    "hidden": 64,
+    "hidden": 32,
     "noise": 0.3,
     "clusters": 8,
     "function_step": 0.5,
-    "weight_step": 0.005,
+    "weight_step": 0.004,
     "length": (50, 40),
     "reset": True,
 }
-FAST, SLOW = (0.05, 0.07, 0.1, 0.14, 0.2), (0.5, 0.7, 1.0, 1.4, 2.0)  # outer rates to begin with
+OCTAVES, STEPS = 3, 8  # outer rates: so many octaves, so many to the octave
+FAST, SLOW = (tuple(rounded(low * 2 ** (i / STEPS)) for i in range(OCTAVES * STEPS + 1)) for low in (0.03, 0.35))
 MOMENTUM_EVERY_ARRIVAL = {
     "async_nesterov",
     "async_nesterov_equal",
@@ -115,11 +117,11 @@ def margin(finding) -> float:
 def judge(base: Run) -> dict:
     """Tune every arm of a candidate, then judge the findings on other seeds."""
     first = ("sync_nesterov", "async_nesterov", "sync_sgd", "async_sgd", "delayed_nesterov_dylu")
-    tuned = {arm: tune(base, arm, rates_of(arm), TUNING_SEEDS) for arm in first}
+    tuned = {arm: tune(base, arm, rates_of(arm), TUNING_SEEDS, also={}) for arm in first}
     means = {arm: tuning.loss for arm, tuning in tuned.items()}
     if not promising(tuned):
         return {"losses": means, "score": None}
-    tuned |= {arm: tune(base, arm, rates_of(arm), TUNING_SEEDS) for arm in ARMS if arm not in first}
+    tuned |= {arm: tune(base, arm, rates_of(arm), TUNING_SEEDS, also={}) for arm in ARMS if arm not in first}
     results = {arm: train(arm_run(base, arm, tuning.changes), JUDGING_SEEDS)[0] for arm, tuning in tuned.items()}
     verdicts = findings(results)
     return {
@@ -139,8 +141,8 @@ def rise(result: Result) -> float:
 
 def score_of(outcome: dict) -> float:
     """A candidate's score; minus infinity where it does not count."""
-    counts = outcome["score"] is not None and outcome.get("rise", math.inf) <= 1
-    return outcome["score"] if counts else -math.inf
+    score = outcome["score"]
+    return score if score is not None and outcome.get("rise", math.inf) <= HIGHEST_RISE else -math.inf
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from toybench import training
-from toybench.config import Budget, Cluster, Gaussians, InnerAdamW, InnerSGD, Run
+from toybench.config import Budget, Cluster, ConfigError, Gaussians, InnerAdamW, InnerSGD, Run
 from toybench.engine import replay, seed_keys
 from toybench.gaussians import GaussianMixture
 from toybench.inner import InnerOptimizer, local_update, warmup_cosine
@@ -187,7 +187,7 @@ class CountingTask(GaussianMixture):
         return super().loss(params, batch)
 
 
-def test_moving_a_number_does_not_recompile():
+def test_moving_a_number_does_not_recompile(caplog):
     task = CountingTask(TASK)
     run = replace(BASE, outer=DelayedNesterov(lr=0.1))
     train(run, [0, 1], task=task)
@@ -201,11 +201,16 @@ def test_moving_a_number_does_not_recompile():
         with_cluster(run, barrier=True),
         replace(run, budget=Budget(rounds=9, evaluations=6)),
     ]
-    for changed in moved:
-        train(changed, [4, 5], task=task)
-    assert len(task.traces) == before
-    train(with_cluster(run, sec_per_step=EQUAL + EQUAL), [0, 1], task=task)
-    assert len(task.traces) > before  # a shape does
+    with caplog.at_level("WARNING"), jax.log_compiles():
+        for changed in moved:
+            train(changed, [4, 5], task=task)
+        assert len(task.traces) == before and not compiled(caplog)
+        train(with_cluster(run, sec_per_step=EQUAL + EQUAL), [0, 1], task=task)
+        assert len(task.traces) > before and compiled(caplog)  # a shape does
+
+
+def compiled(caplog):
+    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
 
 
 def test_a_diverged_lane_is_marked_and_leaves_the_others_alone():
@@ -227,6 +232,31 @@ def test_any_optax_optimizer_is_an_outer_optimizer():
     result = train_one(BASE, outer=optax.adamw(0.01))
     assert np.isfinite(result.final_loss).all()
     assert_close(result.params, train_one(BASE, outer=as_outer(optax.adamw(0.01))).params, 1e-6)
+
+
+def test_inner_and_outer_of_ones_own_together():
+    result = train_one(
+        BASE, inner=InnerOptimizer(optax.sgd(1.0), lambda shard_step, visit_step: 1e-2), outer=optax.sgd(0.5)
+    )
+    assert result.final_loss[0] < result.metrics["loss"][0, 0]
+    assert set(result.custom) == {"inner", "outer"}
+
+
+def test_a_task_of_ones_own_stands_in_the_run():
+    assert_close(train_one(replace(BASE, task=GaussianMixture(TASK))).params, train_one(BASE).params, 0)
+
+
+def test_the_weight_on_pseudo_gradients_is_for_asynchronous_ones(float64):
+    sync = with_cluster(BASE, barrier=True)
+    assert_close(train_one(replace(sync, outer=Nesterov(lr=0.2, scale="1/k"))).params, train_one(sync).params, 0)
+    with pytest.raises(AssertionError):
+        assert_close(train_one(replace(BASE, outer=Nesterov(lr=0.2, scale="1/k"))).params, train_one(BASE).params)
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], [0.5], [2**31], [0, 0], [True]])
+def test_seeds_that_cannot_be(seeds):
+    with pytest.raises(ConfigError, match="seeds"):
+        train(BASE, seeds)
 
 
 def test_any_optax_optimizer_is_an_inner_optimizer():

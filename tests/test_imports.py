@@ -56,7 +56,7 @@ LAW = {
     "training": row("config engine gaussians inner outer task timeline jax numpy optax"),
     "toybench": row("", "config scheduler timeline outer task inner server engine training loading presets runtime"),
     "records": row("toybench config loading numpy", "jax training"),
-    "study": row("config loading statistics training numpy"),
+    "study": row("config loading outer statistics training numpy"),
     "plots": row("study training matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots"),
     "report": row("demo outer study timeline training numpy rich"),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn
 
-from toybench.config import ConfigError, Run, annotations_of, describe
+from toybench.config import ConfigError, Run, annotations_of, check_seeds, describe
 from toybench.loading import CHOICES, PLAIN, dump_run, overlay, read_toml
 from toybench.presets import load_preset, preset_description, preset_names
 
@@ -98,9 +98,7 @@ def read_seeds(text: list[str]) -> list[int]:
             seeds = list(range(int(text[0]))) if len(text) == 1 else [int(item) for item in text]
     except ValueError:
         raise ConfigError("seeds", f"expected a count, LOW:HIGH or several numbers, got {' '.join(text)!r}") from None
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**31 or len(set(seeds)) < len(seeds):
-        raise ConfigError("seeds", f"expected different numbers from 0 to 2^31 - 1, got {' '.join(text)!r}")
-    return seeds
+    return list(check_seeds(seeds))
 
 
 def build_parser() -> Parser:
@@ -231,7 +229,11 @@ def run_command(arguments: argparse.Namespace) -> int:
         print_json(document)
     else:
         show(run_table(result), timeline_summary(result.timelines[0], run.cluster.workers))
-        show(f"final loss {mean_and_spread(result.final_loss)} over {len(seeds)} seeds")
+        ended = result.final_loss[~result.diverged]
+        if len(ended):
+            show(f"final loss {mean_and_spread(ended)} over {len(ended)} seeds")
+        if result.diverged.any():
+            show(f"{result.diverged.sum()} of {len(seeds)} seeds diverged")
     return 0
 
 

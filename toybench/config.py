@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import numbers
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
@@ -202,13 +204,16 @@ class InnerSGD(Inner):
     momentum: float = setting(0.0, "heavy-ball momentum", at_least=0, below=1)
 
 
+INNER: dict[str, type[Inner]] = {"adamw": InnerAdamW, "sgd": InnerSGD}
+
+
 @dataclass(frozen=True)
 class Outer(Settings):
     """What every outer method has. Each method's own settings stand beside it in `toybench.outer`."""
 
     lr: float = setting(0.7, "outer learning rate ε", at_least=0)
     scale: Literal["1", "1/sqrt(k)", "1/k"] = setting(
-        "1", "weight on every pseudo-gradient before the method sees it (k workers)"
+        "1", "weight on every asynchronous pseudo-gradient before the method sees it (k workers); 1 with a barrier"
     )
 
     def check(self, workers: int) -> None:
@@ -227,9 +232,26 @@ class Budget(Settings):
         return self.rounds * cluster.local_steps * cluster.workers
 
 
+def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """The seeds, if they are different whole numbers from 0 to 2³¹ − 1 and there is one.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    seeds = tuple(seeds)
+    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) and 0 <= s < LARGEST for s in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        shown = " ".join(map(str, seeds[:10])) + (" …" if len(seeds) > 10 else "")
+        raise ConfigError("seeds", f"expected different whole numbers from 0 to 2^31 - 1, got {shown or 'none'}")
+    return tuple(map(int, seeds))
+
+
 @dataclass(frozen=True)
 class Run(Settings):
-    """One configuration: on what (task), when (cluster), how (inner, outer) and how long (budget)."""
+    """One configuration: on what (task), when (cluster), how (inner, outer) and how long (budget).
+
+    The task is a setting such as `Gaussians`, or any `Task` of your own.
+    """
 
     task: Any
     cluster: Cluster

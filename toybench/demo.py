@@ -44,9 +44,9 @@ def plan_demo(preset: str, seeds: Sequence[int]) -> dict[str, Run]:
     if len(set(seeds)) < max(2, len(seeds)):
         raise ConfigError("seeds", f"must be two different ones or more, got {list(seeds)}")
     base, tuning = load_preset(preset), load_tuning(preset)
-    clash = sorted(set(seeds) & set(tuning["seeds"]))
+    clash = sorted(set(seeds) & {*tuning["seeds"], *tuning["chosen_on"]})
     if clash:
-        raise ConfigError("seeds", f"{clash} are among those that the rates were tuned on")
+        raise ConfigError("seeds", f"{clash} are among those that the rates or the preset were chosen on")
     return {arm: arm_run(base, arm, tuning["arms"][arm]["changes"]) for arm in ARMS}
 
 
@@ -59,6 +59,8 @@ def run_demo(demo: Demo, runs: Mapping[str, Run], out: Path, progress: Callable[
         out: a folder that can be written.
         progress: called with an arm's title and the fraction of its runs done since the last call.
     """
+    for name in ("demo.json", "demo.png"):  # of an earlier demo: they would pass for this one's
+        (out / name).unlink(missing_ok=True)
     began = time.perf_counter()
     for arm, run in runs.items():
         title = ARMS[arm][0]

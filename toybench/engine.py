@@ -8,7 +8,7 @@ and loop lengths are arguments, so only shapes and the choice of task and optimi
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -168,7 +168,7 @@ MakeInner = Callable[[dict], InnerOptimizer]
 MakeOuter = Callable[[dict], OuterOptimizer]
 
 
-@cache
+@lru_cache(maxsize=64)
 def _visit(task: Task, make_inner: MakeInner) -> Callable:
     """The worker's half of an arrival; its own jit, so that programs of different outer methods trace it once."""
 
@@ -208,6 +208,7 @@ class Numbers(NamedTuple):
 
     inner: dict[str, Any]
     outer: dict[str, Any]
+    lane: Any  # [R] so that there is an axis even where both optimizers bring their own numbers
 
 
 @cache
@@ -231,7 +232,7 @@ def seed_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return data_key, init_key
 
 
-@cache
+@lru_cache(maxsize=64)
 def compile_start(task: Task, shards: int, mesh: Mesh) -> Callable:
     """Keys [S] -> data and initial parameters, each [S, ...]."""
 
@@ -243,7 +244,7 @@ def compile_start(task: Task, shards: int, mesh: Mesh) -> Callable:
     return jax.jit(_over_lanes(partial(jax.lax.map, one), mesh, (SEEDS,), SEEDS))
 
 
-@cache
+@lru_cache(maxsize=64)
 def compile_open(make_inner: MakeInner, make_outer: MakeOuter, workers: int, mesh: Mesh) -> Callable:
     """(parameters [S, ...], numbers [R]) -> carry [S, R, ...]."""
 
@@ -254,7 +255,7 @@ def compile_open(make_inner: MakeInner, make_outer: MakeOuter, workers: int, mes
     return jax.jit(_over_lanes(lanes, mesh, (SEEDS, SETTINGS), BOTH))
 
 
-@cache
+@lru_cache(maxsize=64)
 def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh: Mesh) -> Callable:
     """A compiled chunk: ``(carry, rows, trips, begin, end, data, numbers) -> carry``, the carry donated.
 
@@ -286,7 +287,7 @@ def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh
     return jax.jit(_over_lanes(chunk, mesh, specs, BOTH), donate_argnums=0)
 
 
-@cache
+@lru_cache(maxsize=64)
 def compile_evaluate(task: Task, mesh: Mesh) -> Callable:
     """(carry [S, R, ...], data [S, ...]) -> metrics, each [S, R]."""
     lanes = jax.vmap(jax.vmap(lambda carry, data: task.evaluate(carry.server.params, data), (0, None)))

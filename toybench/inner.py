@@ -47,6 +47,8 @@ def make_inner(optimizer: str, numbers: Mapping[str, Any]) -> InnerOptimizer:
     """The inner optimizer ``adamw`` or ``sgd``, of numbers that may be traced, as `inner_numbers` gives them."""
     n = numbers
     rate = warmup_cosine(n["lr"], n["final_lr"], n["warmup"], n["decay_steps"], n["first_step_peak"])
+    if optimizer not in ("adamw", "sgd"):
+        raise ValueError(f"unknown inner optimizer {optimizer!r}; known: adamw, sgd")
     if optimizer == "adamw":
         return InnerOptimizer(optax.adamw(1.0, n["b1"], n["b2"], n["eps"], weight_decay=n["weight_decay"]), rate)
     return InnerOptimizer(optax.sgd(1.0, n["momentum"]), rate)
@@ -83,7 +85,7 @@ def local_update(
         params, state, total = carry
         loss, gradient = jax.value_and_grad(task.loss)(params, batch_at(j))
         updates, new_state = inner.transformation.update(gradient, state, params)
-        rate = inner.rate(first_step + j, j)
+        rate = jnp.asarray(inner.rate(first_step + j, j))
         updates = jax.tree.map(lambda u: rate.astype(u.dtype) * u, updates)
         moved = optax.apply_updates(params, updates), new_state, total + loss
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from toybench.config import (
+    INNER,
     Budget,
     Cluster,
     ConfigError,
     Gaussians,
-    InnerAdamW,
-    InnerSGD,
     Run,
     Settings,
     annotations_of,
@@ -29,7 +28,7 @@ from toybench.outer import METHODS
 Choices = Mapping[str, tuple[str, Mapping[str, type[Settings]]]]
 CHOICES: Choices = {
     "task": ("kind", {"gaussians": Gaussians}),
-    "inner": ("optimizer", {"adamw": InnerAdamW, "sgd": InnerSGD}),
+    "inner": ("optimizer", INNER),
     "outer": ("method", {"nesterov": METHODS["nesterov"].settings} | {n: m.settings for n, m in METHODS.items()}),
 }
 PLAIN: Mapping[str, type[Settings]] = {"cluster": Cluster, "budget": Budget}
@@ -140,8 +139,10 @@ def read_text(key: str, annotation: Any, value: Any) -> Any:
     """
     if value is None:
         return None
+    if hasattr(value, "tolist"):  # a NumPy array or scalar
+        value = value.tolist()
     if typing.get_origin(annotation) is tuple:
-        items = value if isinstance(value, list) else [value]
+        items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(read_text(key, typing.get_args(annotation)[0], item) for item in items)
     value = _single(value)
     if not isinstance(value, str):

@@ -40,8 +40,8 @@ def curves(axes: Axes, results: Mapping[str, Result], against: str, metric: str 
         x, y = getattr(result, against).mean(0), result.metrics[metric]
         mean, spread = y.mean(0), y.std(0)
         headline, faint = arm in HEADLINE, arm in ("sync_sgd", "async_sgd")  # whose best rates make them swing
-        style = {"color": colour, "linestyle": line, "label": ARMS[arm][0]}
-        axes.plot(x, mean, linewidth=2.2 if headline else 1.2, alpha=0.45 if faint else 1.0, **style)
+        (drawn,) = axes.plot(x, mean, color=colour, linestyle=line, label=ARMS[arm][0])
+        drawn.set(linewidth=2.2 if headline else 1.2, alpha=0.45 if faint else 1.0)
         if not faint:
             axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -96,7 +96,8 @@ def demo_figure(results: Mapping[str, Result], title: str) -> bytes:
     (steps, time), (staleness, gantt) = figure.subplots(2, 2)
     curves(steps, results, "local_steps")
     untrained = results["sync_nesterov"].metrics["loss"][:, 0].mean()
-    lowest = min(results[arm].metrics["loss"].mean(0).min() for arm in HEADLINE)
+    lowest = min(np.nan_to_num(results[arm].final_loss.mean(), nan=untrained) for arm in HEADLINE)
+    lowest = min(lowest, 0.9 * untrained)
     for axes in (steps, time):  # a method may spike far above the untrained model
         axes.set_ylim(lowest - 0.1 * (untrained - lowest), untrained + 0.05 * (untrained - lowest))
     steps.set(

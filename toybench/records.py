@@ -72,7 +72,8 @@ def record(result: Result) -> dict[str, Any]:
         }
         for s, (seed, timeline) in enumerate(zip(result.seeds, result.timelines))
     ]
-    return plain({"run": dump_run(result.run), "seeds": runs})
+    custom = {"custom": result.custom} if result.custom else {}
+    return plain({"run": dump_run(result.run), **custom, "seeds": runs})
 
 
 def writable_folder(path: str | Path) -> Path:

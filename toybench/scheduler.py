@@ -13,7 +13,7 @@ import numpy as np
 
 from toybench.config import Cluster
 
-TOLERANCE = 1e-9  # relative; keeps 50 · 1.0 at 50 steps
+TOLERANCE = 1e-9  # relative; keeps 50 · 1.0 at 50 steps, and finishes that are equal in exact arithmetic together
 
 
 class Visit(NamedTuple):
@@ -89,7 +89,7 @@ class Scheduler:
 
     def takes(self, finish: float) -> bool:
         """Whether a result finished at this time (seconds) still belongs to the open group."""
-        return finish <= self.group_opened + self.grace
+        return finish <= (self.group_opened + self.grace) * (1 + TOLERANCE)
 
     def arrive(self, visit: Visit, finish: float) -> bool:
         """Accept a finished visit; its worker is idle from now on.

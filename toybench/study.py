@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from toybench.config import Run
 from toybench.loading import overlay
+from toybench.outer import METHODS
 from toybench.statistics import Interval, Relation, Status, all_of, decide, interval, relative_gap, time_to_target
 from toybench.training import Result, train
 
@@ -37,6 +38,9 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 def arm_run(base: Run, arm: str, tuned: Mapping[str, Any]) -> Run:
     """A preset turned into one of the `ARMS` at its tuned settings; equal speeds keep the mean time of a step."""
     changes = ARMS[arm][1] | dict(tuned)
+    own = {f.name for f in fields(METHODS[changes["outer.method"]].settings)}
+    shared = {name: getattr(base.outer, name) for name in ("momentum", "scale") if hasattr(base.outer, name)}
+    changes = {f"outer.{name}": value for name, value in shared.items() if name in own} | changes
     if arm.endswith("_equal"):
         seconds = base.cluster.sec_per_step
         changes["cluster.sec_per_step"] = [float(np.mean(seconds))] * len(seconds)
@@ -45,7 +49,7 @@ def arm_run(base: Run, arm: str, tuned: Mapping[str, Any]) -> Run:
 
 # Tuned beside the outer rate: λ is published nowhere, and at a library's usual 0.04 it does nothing here.
 ALSO_TUNED: dict[str, tuple[str, tuple[float, ...]]] = {
-    "delay_compensation": ("outer.strength", (0.04, 10.0, 100.0, 1e3, 1e4)),
+    "delay_compensation": ("outer.strength", (0.04, 10.0, 100.0, 1e3, 1e4, 1e5)),
 }
 
 
@@ -85,30 +89,54 @@ def tune(
     rates: Sequence[float],
     seeds: Sequence[int],
     *,
+    also: Mapping[str, tuple[str, tuple[float, ...]]] = ALSO_TUNED,
     progress: Callable[[float], None] | None = None,
 ) -> Tuning:
     """An arm at its best: several outer rates, and the arm's other tuned settings, on some seeds."""
-    key, values = ALSO_TUNED.get(arm, ("", (0.0,)))
+    return min(tune_each(base, arm, rates, seeds, also=also, progress=progress), key=lambda t: t.loss)
+
+
+def tune_each(
+    base: Run,
+    arm: str,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    also: Mapping[str, tuple[str, tuple[float, ...]]] = ALSO_TUNED,
+    progress: Callable[[float], None] | None = None,
+) -> list[Tuning]:
+    """The outer rates of an arm tried at each value of its other tuned setting, if it has one."""
+    key, values = also.get(arm, ("", (0.0,)))
     settings = [{key: value} if key else {} for value in values]
-    return min((_tune_rate(base, arm, other, rates, seeds, progress) for other in settings), key=lambda t: t.loss)
+    return [_tune_rate(base, arm, other, rates, seeds, progress) for other in settings]
 
 
-def _tune_rate(base: Run, arm: str, settings: dict, rates: Sequence[float], seeds: Sequence[int], progress) -> Tuning:
-    """Widen the range by the grid's own factor while the best rate lies on an edge."""
+def _tune_rate(
+    base: Run, arm: str, settings: dict, rates: Sequence[float], seeds: Sequence[int], progress: Callable | None
+) -> Tuning:
+    """Try every rate, and widen the range by the grid's own factor while the best lies on an edge."""
     table: dict[float, tuple[float, ...]] = {}
-    rates = sorted(rates)
-    factor, todo = rates[1] / rates[0], rates
-    for _ in range(5):
-        runs = [arm_run(base, arm, {"outer.lr": rate} | settings) for rate in todo]
-        for rate, result in zip(todo, train(runs, seeds, progress=progress)):
+
+    def tried(new: Sequence[float]) -> Tuning:
+        runs = [arm_run(base, arm, {"outer.lr": rate} | settings) for rate in new]
+        for rate, result in zip(new, train(runs, seeds, progress=progress)):
             table[rate] = tuple(map(float, result.final_loss))
-        tried = sorted(table)
-        tuning = Tuning(tuple(tried), tuple(table[rate] for rate in tried), tuple(seeds), settings)
+        order = sorted(table)
+        return Tuning(tuple(order), tuple(table[rate] for rate in order), tuple(seeds), settings)
+
+    factor = sorted(rates)[1] / min(rates)
+    tuning = tried(rates)
+    for _ in range(4):
         if not tuning.on_edge:
             break
-        low = tuning.best == tried[0]
-        todo = [float(f"{tried[0] / factor**i if low else tried[-1] * factor**i:.4g}") for i in (1, 2)]
+        sign = -1 if tuning.best == tuning.rates[0] else 1
+        tuning = tried([rounded(tuning.best * factor ** (sign * i)) for i in range(1, 5)])
     return tuning
+
+
+def rounded(rate: float) -> float:
+    """A rate to three digits."""
+    return float(f"{rate:.3g}")
 
 
 @dataclass(frozen=True)
@@ -138,8 +166,12 @@ def findings(results: Mapping[str, Result]) -> list[Finding]:
     ratio, reached = time_ratio(results["delayed_nesterov_dylu"], results["sync_nesterov"])
     won = {arm: won_back(loss[arm], stale, sync) for arm in (*remedies, "buffered")}
 
+    gap_is_there = decide(gap["async_nesterov"], ">", 0) == "holds"
+
     def finding(id, statement, relation, bound, parts, **more):
         status, numbers = _parts(relation, bound, parts)
+        if "won_back" in more and not gap_is_there:  # nothing to win back
+            status = "undecided"
         return Finding(id, statement, status, numbers | more)
 
     return [
@@ -218,8 +250,9 @@ def time_ratio(result: Result, reference: Result) -> tuple[np.ndarray, np.ndarra
 
 
 def times_to(result: Result, reference: Result) -> list[float]:
-    """[S] simulated seconds until each seed's curve reaches the same seed's final loss of the reference."""
-    return [
-        time_to_target(loss, time, target)
-        for loss, time, target in zip(result.metrics["loss"], result.time, reference.final_loss)
-    ]
+    """[S] simulated seconds until each seed's curve reaches the same seed's final loss of the reference.
+
+    Infinite where it never does, or where the reference itself diverged.
+    """
+    targets = np.where(reference.diverged, -np.inf, reference.final_loss)
+    return [time_to_target(*curve) for curve in zip(result.metrics["loss"], result.time, targets)]

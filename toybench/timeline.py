@@ -65,7 +65,8 @@ def simulate(cluster: Cluster, budget: Budget, seed: int) -> Timeline:
 
     def launch(visits: list[Visit]) -> None:
         for visit in visits:
-            finish = now + visit.num_steps * cluster.sec_per_step[visit.worker]
+            # Twelve digits: equal finishes stay equal whatever the unit of time, and the worker decides their order.
+            finish = float(f"{now + visit.num_steps * cluster.sec_per_step[visit.worker]:.12g}")
             heapq.heappush(running, (finish, visit.worker, now, visit))
 
     launch(scheduler.start())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from toybench.config import ConfigError, Inner, InnerAdamW, Run
+from toybench.config import INNER, ConfigError, Gaussians, Inner, Run, check_seeds
 from toybench.engine import (
     Numbers,
     Rows,
@@ -44,6 +44,7 @@ class Result:
     time: np.ndarray  # [S, n + 1] simulated seconds
     metrics: dict[str, np.ndarray]  # each [S, n + 1]
     params: Any  # final server parameters, [S, ...]
+    custom: dict[str, str]  # what was used instead of the configuration's own task, inner or outer optimizer
 
     @cached_property
     def diverged(self) -> np.ndarray:
@@ -78,16 +79,20 @@ def evaluation_points(timeline: Timeline, total: int, evaluations: int) -> np.nd
 
 @cache
 def _inner_builder(settings: type[Inner]) -> Callable:
-    optimizer = "adamw" if settings is InnerAdamW else "sgd"
+    optimizer = next((name for name, cls in INNER.items() if cls is settings), None)
+    if optimizer is None:
+        raise ConfigError(
+            "inner", f"must be one of {', '.join(c.__name__ for c in INNER.values())}, got {settings.__name__}"
+        )
     return lambda numbers: make_inner(optimizer, numbers)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _constant(value: Any) -> Callable:
     return lambda numbers: value
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _start(task: Task, shards: int, seeds: tuple[int, ...], mesh: Any, x64: bool) -> tuple[Any, Any]:
     return compile_start(task, shards, mesh)(jax.vmap(jax.random.key)(np.array(seeds)))
 
@@ -139,8 +144,12 @@ def _numbers(runs: Sequence[Run], custom_inner: bool, custom_outer: bool) -> Num
         return {name: np.array([table[name] for table in tables]) for name in tables[0]}
 
     inner = {} if custom_inner else gather([inner_numbers(run) for run in runs])
-    outer = {} if custom_outer else gather([outer_numbers(run.outer, run.cluster.workers) for run in runs])
-    return Numbers(inner, outer)
+    outer = (
+        {}
+        if custom_outer
+        else gather([outer_numbers(run.outer, run.cluster.workers, run.cluster.barrier) for run in runs])
+    )
+    return Numbers(inner, outer, np.arange(len(runs)))
 
 
 def static_part(run: Run) -> tuple:
@@ -178,19 +187,21 @@ def train(
         A result for each configuration, in order.
 
     Raises:
-        ConfigError: no runs or no seeds.
+        ConfigError: no runs, no seeds, or seeds that are not different whole numbers from 0 to 2³¹ − 1.
     """
     runs = [runs] if isinstance(runs, Run) else list(runs)
-    if not runs or not len(seeds):
-        raise ConfigError("seeds" if runs else "runs", "must not be empty")
+    if not runs:
+        raise ConfigError("runs", "must not be empty")
+    seeds = check_seeds(seeds)
     groups: dict[tuple, list[int]] = {}
     for i, run in enumerate(runs):
         groups.setdefault(static_part(run), []).append(i)
     results: dict[int, Result] = {}
     for members in groups.values():
         group = [runs[i] for i in members]
-        results |= zip(members, _train_group(group, tuple(map(int, seeds)), task, inner, outer, progress))
-    return [results[i] for i in range(len(runs))]
+        results |= zip(members, _train_group(group, seeds, task, inner, outer, progress))
+    custom = {k: repr(v) for k, v in {"task": task, "inner": inner, "outer": outer}.items() if v is not None}
+    return [replace(results[i], custom=custom) for i in range(len(runs))]
 
 
 def _padded(items: Sequence, multiple: int) -> list:
@@ -207,7 +218,8 @@ class _Pace:
     def passed(self, rows: int) -> None:
         """So many arrivals were made since the last time."""
         now = time.perf_counter()
-        self.rows = int(np.clip(0.5 * rows / (now - self.began), 1, CAPACITY))
+        if rows:
+            self.rows = int(np.clip(0.5 * rows / (now - self.began), 1, CAPACITY))
         self.began = now
 
 
@@ -218,7 +230,8 @@ def _train_group(
     lane_seeds = tuple(_padded(seeds, mesh.shape["seeds"]))
     lane_runs = _padded(runs, mesh.shape["settings"])
     first = runs[0]
-    task = GaussianMixture(first.task) if task is None else task
+    if task is None:
+        task = GaussianMixture(first.task) if isinstance(first.task, Gaussians) else first.task
     make_inner = _inner_builder(type(first.inner)) if inner is None else _constant(inner)
     make_outer = outer_builder(method_of(first.outer)) if outer is None else _constant(as_outer(outer))
 
@@ -256,4 +269,4 @@ def _result(run: Run, seeds: tuple[int, ...], r: int, plan: _Plan, curves: dict,
         return np.concatenate([np.zeros((len(seeds), 1)), np.stack(values)], axis=1)
 
     metrics, params = jax.tree.map(lambda lanes: lanes[: len(seeds), r], (curves, params))
-    return Result(run, seeds, timelines, at_points("local_steps").astype(int), at_points("time"), metrics, params)
+    return Result(run, seeds, timelines, at_points("local_steps").astype(int), at_points("time"), metrics, params, {})

@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, NamedTuple
 
-from toybench.config import Outer
+from toybench.config import ConfigError, Outer
 from toybench.outer.adam import Adam, AdamW, adam, adamw
 from toybench.outer.base import OuterOptimizer, as_outer
 from toybench.outer.buffered import Buffered, buffered
@@ -64,14 +64,21 @@ _SCALES = {"1": lambda k: 1.0, "1/sqrt(k)": lambda k: k**-0.5, "1/k": lambda k: 
 
 
 def method_of(settings: Outer) -> str:
-    """The name of the method that some settings belong to."""
-    return next(name for name, method in METHODS.items() if method.settings is type(settings))
+    """The name of the method that some settings belong to.
+
+    Raises:
+        ConfigError: to none.
+    """
+    for name, method in METHODS.items():
+        if method.settings is type(settings):
+            return name
+    raise ConfigError("outer", f"no method has settings of type {type(settings).__name__}")
 
 
-def outer_numbers(settings: Outer, workers: int) -> dict[str, float]:
-    """The settings as numbers, those that depend on the number of workers resolved; what a compiled run traces."""
+def outer_numbers(settings: Outer, workers: int, barrier: bool = False) -> dict[str, float]:
+    """The settings as numbers, those that depend on the cluster resolved; what a compiled run traces."""
     numbers = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    numbers["scale"] = _SCALES[settings.scale](workers)
+    numbers["scale"] = 1.0 if barrier else _SCALES[settings.scale](workers)
     if "period" in numbers and numbers["period"] is None:
         numbers["period"] = workers
     return numbers
@@ -90,7 +97,11 @@ def outer_builder(method: str) -> Callable[[Mapping[str, Any]], OuterOptimizer]:
     return build
 
 
-def make_outer(settings: Outer, workers: int) -> OuterOptimizer:
-    """The outer optimizer of some settings in a cluster of `workers` workers."""
+def make_outer(settings: Outer, workers: int, barrier: bool = False) -> OuterOptimizer:
+    """The outer optimizer of some settings in a cluster of `workers` workers, with a barrier or without.
+
+    Raises:
+        ConfigError: the settings belong to no method.
+    """
     settings.check(workers)
-    return outer_builder(method_of(settings))(outer_numbers(settings, workers))
+    return outer_builder(method_of(settings))(outer_numbers(settings, workers, barrier))

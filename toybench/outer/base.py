@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def transformation(init: Callable[..., Any], update: Callable[..., Any]) -> opta
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-@cache
+@lru_cache(maxsize=64)
 def as_outer(transformation: optax.GradientTransformation | OuterOptimizer) -> OuterOptimizer:
     """Any optax optimizer as an outer optimizer; one that has no use for the extras ignores them.
 

@@ -105,7 +105,8 @@ def replay(
     """Train along a timeline, one arrival after the other, one run, in plain Python: what the engine must equal.
 
     Args:
-        task, inner, outer: what and how.
+        task: what is trained.
+        inner, outer: the workers' and the server's optimizer.
         timeline: when; E arrivals.
         key: the run's key; data and initial parameters follow from it as in `seed_keys`.
         workers: W, the number of workers.
@@ -115,7 +116,12 @@ def replay(
 
     Returns:
         Final parameters and server, and each visit's training loss.
+
+    Raises:
+        ValueError: the timeline names a worker or a shard beyond `workers` or `shards`.
     """
+    if timeline.worker.max() >= workers or timeline.shard.max() >= shards:
+        raise ValueError(f"the timeline needs {timeline.worker.max() + 1} workers, {timeline.shard.max() + 1} shards")
     data_key, init_key = seed_keys(key)
     data, params = task.data(data_key, shards), task.init(init_key)
     server = open_server(outer, params)
@@ -258,6 +264,11 @@ def compile_open(make_inner: MakeInner, make_outer: MakeOuter, workers: int, mes
 @lru_cache(maxsize=64)
 def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh: Mesh) -> Callable:
     """A compiled chunk: ``(carry, rows, trips, begin, end, data, numbers) -> carry``, the carry donated.
+
+    Args:
+        task: what is trained.
+        make_inner, make_outer: from one lane's `Numbers` to its optimizers; equal functions share the program.
+        mesh: the devices that the lanes are spread over, from `lane_mesh`.
 
     Args of the returned function, for S seeds, R settings, W workers and chunks of up to C arrivals:
         carry: `Carry` with leading axes [S, R].

@@ -20,15 +20,18 @@ class Task(Protocol):
     """
 
     def data(self, key: jax.Array, shards: int) -> Data:
-        """The data of one seed, already split into shards."""
+        """The data of one seed, already split into `shards` shards: any pytree of arrays."""
         ...
 
     def init(self, key: jax.Array) -> Params:
-        """Initial parameters."""
+        """Initial parameters: a pytree of floating arrays."""
         ...
 
     def batch(self, data: Data, shard: jax.Array, step: jax.Array) -> Batch:
-        """The batch of a shard's step: random access, no iterator, so that nothing need be kept to resume."""
+        """The batch of a shard's step, both int32 scalars, traced; any pytree.
+
+        Random access, no iterator, so that nothing need be kept to resume. Steps go on past the end of a shard.
+        """
         ...
 
     def loss(self, params: Params, batch: Batch) -> jax.Array:

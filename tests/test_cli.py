@@ -53,7 +53,7 @@ def run_cli(*arguments, **options):
         (["run", "--out", "/dev/null/x"], ["out", "/dev/null/x"]),
         (["timeline", "--seed", "-1"], ["seed", "-1"]),
         (["demo", "--seeds", "1"], ["seeds", "two"]),
-        (["demo", "--seeds", "1000", "1"], ["seeds", "1000", "tuned"]),
+        (["demo", "--seeds", "1000", "1"], ["seeds", "1000", "chosen"]),
         (["demo", "--preset", "notebook"], ["preset", "notebook", "tuned"]),
         (["presets", "nothing"], ["preset", "nothing"]),
         (["trian"], ["trian"]),

@@ -67,7 +67,6 @@ def test_nesterov_under_another_name_is_undecided_against_itself():
     other = replace(ours, outer=Nesterov(lr=0.2 * 3**0.5, scale="1/sqrt(k)"))
     a, b = train([ours, other], range(8))
     assert decide(interval(relative_gap(b.final_loss, a.final_loss)), ">", 0) == "undecided"
-    assert (a.final_loss != b.final_loss).any()  # by rounding: the verdict is not one on zeros
     # and the rule does decide where there is a difference
     worse = train(replace(ours, outer=Nesterov(lr=0.0)), range(8))[0]
     assert decide(interval(relative_gap(worse.final_loss, a.final_loss)), ">", 0) == "holds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
 import os
 import sys
@@ -299,17 +300,28 @@ COMMANDS = {
 }
 
 
+def leave(status: int) -> NoReturn:
+    """End at once: an orderly end would wait for a running compilation, and may crash in it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The entry point; returns the exit status."""
     warnings.showwarning = lambda message, *rest, **more: print(f"toybench: warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks Greek letters shows question marks
+            stream.reconfigure(errors="replace")
     arguments = build_parser().parse_known(sys.argv[1:] if argv is None else argv)
     try:
-        return COMMANDS[arguments.command](arguments)
+        status = COMMANDS[arguments.command](arguments)
+        return leave(status) if status == INTERRUPTED else status
     except ConfigError as error:
         fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return leave(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -59,8 +59,6 @@ def run_demo(demo: Demo, runs: Mapping[str, Run], out: Path, progress: Callable[
         out: a folder that can be written.
         progress: called with an arm's title and the fraction of its runs done since the last call.
     """
-    for name in ("demo.json", "demo.png"):  # of an earlier demo: they would pass for this one's
-        (out / name).unlink(missing_ok=True)
     began = time.perf_counter()
     for arm, run in runs.items():
         title = ARMS[arm][0]
@@ -68,6 +66,7 @@ def run_demo(demo: Demo, runs: Mapping[str, Run], out: Path, progress: Callable[
         demo.results[arm] = train(run, demo.seeds, progress=lambda runs, title=title: progress(title, runs))[0]
         demo.records[arm] = record(demo.results[arm])
         demo.seconds = time.perf_counter() - began
+        (out / "demo.png").unlink(missing_ok=True)  # an earlier demo's would pass for this one's
         write_json(out / "demo.json", document(demo) | {"records": demo.records})
 
 

@@ -1,7 +1,7 @@
 """Which outer rate suits each arm of the demo best?
 
 Command:  python -m experiments.tune_preset [PRESET]
-Duration: about two minutes for `default` on two cores.
+Duration: about seven minutes for `default` on two cores.
 Writes:   toybench/presets/PRESET.tuning.json: the rates tried, every loss, the best.
 
 Eight rates to the octave over three octaves, on seeds 1000 and up; a range whose best lies on its edge is widened. So

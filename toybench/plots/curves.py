@@ -30,12 +30,13 @@ def numbers(settings: Sequence[Curves], metric: str = "loss", most: int = MOST_L
             raise ConfigError("metric", f"must be one of {', '.join(setting.metrics)}, got {metric!r}")
     rows = distinctions([setting.run for setting in settings])
     order = sorted(range(len(settings)), key=lambda i: settings[i].final_loss.mean())
-    lines = [{"settings": rows[i]} | _line(settings[i], metric) for i in order[:most]]
+    lines = [{"settings": rows[i]} | line_of(settings[i], metric) for i in order[:most]]
     left_out = max(0, len(settings) - most)
     return {"metric": metric, "keys": keys_of(rows), "lines": lines, "left_out": left_out}
 
 
-def _line(setting: Curves, metric: str) -> dict[str, Any]:
+def line_of(setting: Curves, metric: str) -> dict[str, Any]:
+    """The mean curve of a setting over its seeds, and its 95 % t-interval where there are two or more."""
     values = np.asarray(setting.metrics[metric], float)
     with np.errstate(invalid="ignore", over="ignore"):  # of a diverged run
         mean, low, high = band(values) if len(setting.seeds) > 1 else (values[0], None, None)

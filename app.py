@@ -1,0 +1,7 @@
+"""The toy under your fingers: `streamlit run app.py`."""
+
+from pathlib import Path
+
+from toybench.views.pages import show
+
+show(records=Path(__file__).parent / "experiments" / "records")

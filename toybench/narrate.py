@@ -1,0 +1,95 @@
+"""What just happened, in plain words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toybench.config import Run
+from toybench.curves import Curves
+from toybench.outer import method_of
+from toybench.statistics import Interval, decide, interval, relative_gap
+from toybench.study import time_ratio
+from toybench.timeline import Timeline
+
+NAMES = {
+    "sgd": "SGD",
+    "momentum": "heavy ball",
+    "nesterov": "Nesterov",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "poly": "Poly",
+    "poly_threshold": "PolyThres",
+    "buffered": "Buffer",
+    "delayed_nesterov": "DN",
+    "mla": "MLA",
+    "heloco": "HeLoCo",
+    "fedasync": "FedAsync",
+    "fedasync_hinge": "FedAsync hinge",
+    "fedbuff": "FedBuff",
+    "ringmaster": "Ringmaster",
+    "ormo": "OrMo",
+    "halos": "HALoS",
+}
+
+
+def title(run: Run) -> str:
+    """A configuration's name: its method, and how its cluster waits."""
+    method = method_of(run.outer)
+    name = f"{'sync' if run.cluster.barrier else 'async'} {NAMES.get(method, method.replace('_', ' '))}"
+    return name + " + DyLU" * (run.cluster.dynamic_steps and not run.cluster.barrier)
+
+
+def sentence(result: Curves, reference: Curves, timeline: Timeline) -> str:
+    """How a run ended against its reference, how stale its arrivals were, and how long it took.
+
+    Args:
+        result, reference: on the same seeds.
+        timeline: of the result, on one of them.
+    """
+    stale = timeline.staleness
+    mean, most = (f"{stale.mean():.1f}", f"{stale.max()}") if len(stale) else ("0", "0")
+    said = [ended(result, reference), f"mean staleness {mean}, maximum {most}", soon(result, reference)]
+    return "; ".join(part for part in said if part) + "."
+
+
+def ended(result: Curves, reference: Curves) -> str:
+    """The final loss against the reference's."""
+    who, other, seeds = title(result.run), title(reference.run), len(result.seeds)
+    if result.run == reference.run:
+        return f"{who} is the reference: final loss {result.final_loss.mean():.3f}"
+    diverged = int(result.diverged.sum())
+    if diverged == seeds:
+        return f"{who} diverged" + (f" on all {seeds} seeds" if seeds > 1 else "")
+    gaps = relative_gap(result.final_loss, reference.final_loss)
+    gap = float(np.mean(gaps))
+    where = "level with" if f"{abs(gap):.1f}" == "0.0" else f"{abs(gap):.{abs(gap) < 10}f} % {_side(gap)}"
+    said = f"{who} ends {where} {other}"
+    if seeds > 1:
+        spread = interval(gaps)
+        said += f" ({_said(spread)}{'' if _clear(spread) else ', undecided'})"
+    return said + (f", {diverged} of {seeds} seeds diverged and count as untrained" if diverged else "")
+
+
+def soon(result: Curves, reference: Curves) -> str:
+    """When it reaches the reference's final loss."""
+    if result.run == reference.run or result.diverged.all():
+        return ""
+    ratio, reached = time_ratio(result, reference)
+    if reached.all():
+        return f"it reaches that loss in {100 * ratio.mean():.0f} % of the simulated time"
+    there = int(reached.sum())
+    share = 100 * result.time[:, -1].mean() / reference.time[:, -1].mean()
+    often = f"only {there} of {len(reached)} seeds reach" if there else "it never reaches"
+    return f"{often} that loss, though the run takes {share:.0f} % of the simulated time"
+
+
+def _side(gap: float) -> str:
+    return "above" if gap > 0 else "below"
+
+
+def _said(spread: Interval) -> str:
+    return f"95 % interval {spread.low:+.0f} to {spread.high:+.0f} %"
+
+
+def _clear(spread: Interval) -> bool:
+    return "holds" in (decide(spread, ">", 0), decide(spread, "<", 0))

@@ -1,0 +1,27 @@
+"""The app's pages and the way between them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from toybench.views import compare, explore, promote, state, sweep
+
+
+def show(records: Path) -> None:
+    """The app; `records` is the folder of the committed records, where there is one."""
+    st.set_page_config(page_title="toybench", page_icon=":material/timeline:", layout="wide")
+    pages = [
+        st.Page(partial(state.page, explore.body), title="Explore", icon=":material/tune:", url_path="explore", default=True),
+        st.Page(partial(state.page, sweep.body), title="Sweep", icon=":material/grid_on:", url_path="sweep"),
+        st.Page(
+            partial(state.page, partial(compare.body, records)),
+            title="Compare",
+            icon=":material/leaderboard:",
+            url_path="compare",
+        ),
+        st.Page(partial(state.page, promote.body), title="Promote", icon=":material/rocket_launch:", url_path="promote"),
+    ]
+    st.navigation(pages, position="top").run()

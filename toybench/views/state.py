@@ -1,0 +1,138 @@
+"""What a page remembers: the scene and the choices of its widgets, in the session and in the query string."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from toybench.config import ConfigError
+from toybench.views.jobs import Desk, Job
+from toybench.views.scene import Scene, decode, encode
+
+STORE = "TOYBENCH_STORE"  # the environment variable that names the file of the runs
+
+
+@st.cache_resource(show_spinner=False)
+def desk() -> Desk:
+    """The threads that work for all pages."""
+    return Desk()
+
+
+def store_path() -> Path:
+    """The file of the runs: the command line's, unless the environment names another."""
+    return Path(os.environ.get(STORE) or "results/runs.sqlite")
+
+
+def session() -> str:
+    """What tells this page from the others that are open."""
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+    context = get_script_run_ctx()
+    return context.session_id if context else "alone"
+
+
+def begin() -> None:
+    """At the first run of a session, what its query string asks for."""
+    if "scene" in st.session_state:
+        return
+    asked = st.query_params.to_dict()
+    scene, problems = decode(asked)
+    st.session_state.update(scene=scene, asked=asked, kept={}, problems=problems)
+
+
+def scene() -> Scene:
+    return st.session_state["scene"]
+
+
+def put_scene(scene: Scene) -> None:
+    st.session_state["scene"] = scene
+
+
+def complain(problem: str) -> None:
+    """Say it at the top of the page, at its next run."""
+    st.session_state["problems"] = [*st.session_state.get("problems", []), problem]
+
+
+def show_problems() -> None:
+    """All that was complained of since the last time."""
+    for problem in dict.fromkeys(st.session_state.pop("problems", [])):
+        st.warning(problem, icon=":material/error:")
+
+
+def kept(name: str, default: Any, read: Callable[[str], Any] = str) -> Any:
+    """A choice of this session: at first what the query string says, as `read` reads it, else the default."""
+    choices = st.session_state["kept"]
+    if name not in choices:
+        choices[name] = default
+        if (asked := st.session_state["asked"].get(name)) is not None:
+            try:
+                choices[name] = read(asked)
+            except (ValueError, ConfigError) as error:
+                complain(str(error) if isinstance(error, ConfigError) else f"{name}: cannot be {asked[:80]!r}")
+    return choices[name]
+
+
+def keep(name: str, value: Any) -> None:
+    st.session_state["kept"][name] = value
+
+
+def one_of(*options: str) -> Callable[[str], str]:
+    """Reads a text that must be one of some."""
+
+    def read(text: str) -> str:
+        if text not in options:
+            raise ValueError
+        return text
+
+    return read
+
+
+def widget(make: Callable, label: str, name: str, default: Any, read: Callable[[str], Any] = str, **more: Any) -> Any:
+    """A widget that shows and changes a kept choice; a choice that is taken back by a click stays."""
+    key = f"w.{name}"
+
+    def changed() -> None:
+        if (value := st.session_state[key]) is not None:
+            keep(name, value)
+
+    st.session_state[key] = kept(name, default, read)
+    make(label, key=key, on_change=changed, **more)
+    return kept(name, default)
+
+
+def publish(choices: Mapping[str, tuple[Any, Any]], *, with_scene: bool = True) -> None:
+    """Put the scene, and the choices (value and default) that are not at their defaults, into the query string."""
+    query = encode(scene()) if with_scene else {}
+    query |= {name: str(value) for name, (value, default) in choices.items() if value != default}
+    if st.query_params.to_dict() != query:
+        st.query_params.from_dict(query)
+
+
+def follow(jobs: Iterable[Job], place: Any, said: str = "") -> None:
+    """Show how far some jobs are until all have ended. A change of any widget cuts it short, as all of a page."""
+    jobs, began = list(jobs), time.monotonic()
+    while not all(job.ended for job in jobs):
+        next(job for job in jobs if not job.ended).wait(0.04)
+        if time.monotonic() - began > 0.15:  # what is quicker needs no bar
+            now = next((job.said for job in jobs if job.state == "running"), "waiting for another page's work")
+            place.progress(sum(job.share for job in jobs) / len(jobs), f"{said}{now} …")
+    place.empty()
+
+
+def page(body: Callable[[], None]) -> None:
+    """A page: what goes wrong in it is said in it."""
+    begin()
+    show_problems()
+    try:
+        body()
+    except ConfigError as error:
+        st.error(str(error), icon=":material/error:")
+    except Exception as error:  # never a traceback: the app goes on
+        st.error(f"This page failed: {type(error).__name__}: {str(error)[:300]}", icon=":material/error:")
+        if os.environ.get("TOYBENCH_DEBUG"):
+            raise

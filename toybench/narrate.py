@@ -62,7 +62,8 @@ def ended(result: Curves, reference: Curves) -> str:
         return f"{who} diverged" + (f" on all {seeds} seeds" if seeds > 1 else "")
     gaps = relative_gap(result.final_loss, reference.final_loss)
     gap = float(np.mean(gaps))
-    where = "level with" if f"{abs(gap):.1f}" == "0.0" else f"{abs(gap):.{abs(gap) < 10}f} % {_side(gap)}"
+    size = f"{abs(gap):.0f}" if abs(gap) >= 10 else f"{abs(gap):.1f}"
+    where = "level with" if size == "0.0" else f"{size} % {_side(gap)}"
     said = f"{who} ends {where} {other}"
     if seeds > 1:
         spread = interval(gaps)

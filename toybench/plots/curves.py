@@ -35,11 +35,15 @@ def numbers(settings: Sequence[Curves], metric: str = "loss", most: int = MOST_L
     return {"metric": metric, "keys": keys_of(rows), "lines": lines, "left_out": left_out}
 
 
-def line_of(setting: Curves, metric: str) -> dict[str, Any]:
-    """The mean curve of a setting over its seeds, and its 95 % t-interval where there are two or more."""
+def line_of(setting: Curves, metric: str, spread: str = "interval") -> dict[str, Any]:
+    """The mean curve of a setting over its seeds, and where there are two or more its 95 % t-interval, or its range."""
     values = np.asarray(setting.metrics[metric], float)
-    with np.errstate(invalid="ignore", over="ignore"):  # of a diverged run
-        mean, low, high = band(values) if len(setting.seeds) > 1 else (values[0], None, None)
+    mean, low, high = values[0], None, None
+    if len(setting.seeds) > 1:
+        with np.errstate(invalid="ignore", over="ignore"):  # of a diverged run
+            mean, low, high = band(values)
+            if spread == "range":
+                low, high = values.min(0), values.max(0)
     return {
         "seeds": len(setting.seeds),
         "diverged": int(setting.diverged.sum()),
@@ -65,7 +69,7 @@ def draw(drawn: dict[str, Any], size: Size) -> Figure:
             if line["low"] is not None and i < BANDS:
                 shade = {"color": line_style(i)["color"], "alpha": 0.15, "linewidth": 0}
                 axes.fill_between(line[against], line["low"], line["high"], **shade)
-        axes.set_ylim(_limits(drawn))
+        axes.set_ylim(limits_of(drawn))
         axes.set_ylabel(UNITS.get(drawn["metric"]) or drawn["metric"])
     steps.set_xlabel("local steps, all workers")
     time.set_xlabel("simulated time (s)")
@@ -73,7 +77,7 @@ def draw(drawn: dict[str, Any], size: Size) -> Figure:
     return figure
 
 
-def _limits(drawn: dict[str, Any]) -> tuple[float, float]:
+def limits_of(drawn: dict[str, Any]) -> tuple[float, float]:
     """Of a loss not above the untrained model's, over which a method may spike far."""
     lines, highest = drawn["lines"], math.inf
     means = finite(*(line["mean"] for line in lines))

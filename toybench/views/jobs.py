@@ -64,8 +64,23 @@ class Desk:
         self._keep, self._changed = keep, threading.Condition()
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
         self._waiting: list[Job] = []
-        for i in range(threads):
-            threading.Thread(target=self._take, name=f"desk-{i}", daemon=True).start()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._take, name=f"desk-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, seconds: float = 20.0) -> None:
+        """Drop everything, and wait for the threads: an interpreter that ends under a compiler would crash."""
+        with self._changed:
+            self._closed = True
+            for job in self._jobs.values():
+                job.owners.clear()
+            unwanted, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for job in unwanted:
+            job.end("dropped")
+        for thread in self._threads:
+            thread.join(seconds)
 
     def ask(self, owner: str, key: Hashable, work: Callable[[Job], Any]) -> Job:
         """The job of a key: one that is there, unless it failed; else `work`, called in a thread with its job."""
@@ -107,6 +122,8 @@ class Desk:
         while True:
             with self._changed:
                 while not self._waiting:
+                    if self._closed:
+                        return
                     self._changed.wait()
                 job = self._waiting.pop(0)
                 job.state = "running"

@@ -9,12 +9,16 @@ import streamlit as st
 
 from toybench.views import compare, explore, promote, state, sweep
 
+ICON = Path(__file__).with_name("icon.svg")
+
 
 def show(records: Path) -> None:
     """The app; `records` is the folder of the committed records, where there is one."""
-    st.set_page_config(page_title="toybench", page_icon=":material/timeline:", layout="wide")
+    st.set_page_config(page_title="toybench", page_icon=str(ICON), layout="wide")
     pages = [
-        st.Page(partial(state.page, explore.body), title="Explore", icon=":material/tune:", url_path="explore", default=True),
+        st.Page(
+            partial(state.page, explore.body), title="Explore", icon=":material/tune:", url_path="explore", default=True
+        ),
         st.Page(partial(state.page, sweep.body), title="Sweep", icon=":material/grid_on:", url_path="sweep"),
         st.Page(
             partial(state.page, partial(compare.body, records)),
@@ -22,6 +26,8 @@ def show(records: Path) -> None:
             icon=":material/leaderboard:",
             url_path="compare",
         ),
-        st.Page(partial(state.page, promote.body), title="Promote", icon=":material/rocket_launch:", url_path="promote"),
+        st.Page(
+            partial(state.page, promote.body), title="Promote", icon=":material/rocket_launch:", url_path="promote"
+        ),
     ]
     st.navigation(pages, position="top").run()

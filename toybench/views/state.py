@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import streamlit as st
 
 from toybench.config import ConfigError
 from toybench.views.jobs import Desk, Job
-from toybench.views.scene import Scene, decode, encode
+from toybench.views.scene import LETTERS, Scene, decode, encode
+from toybench.views.stories import stories
 
 STORE = "TOYBENCH_STORE"  # the environment variable that names the file of the runs
 
@@ -20,7 +23,9 @@ STORE = "TOYBENCH_STORE"  # the environment variable that names the file of the 
 @st.cache_resource(show_spinner=False)
 def desk() -> Desk:
     """The threads that work for all pages."""
-    return Desk()
+    made = Desk()
+    atexit.register(made.close)
+    return made
 
 
 def store_path() -> Path:
@@ -42,6 +47,8 @@ def begin() -> None:
         return
     asked = st.query_params.to_dict()
     scene, problems = decode(asked)
+    if not any(key.partition(".")[0] in (*LETTERS, "preset") for key in asked):
+        scene = replace(next(iter(stories().values())).scene, seeds=scene.seeds)
     st.session_state.update(scene=scene, asked=asked, kept={}, problems=problems)
 
 
@@ -54,12 +61,12 @@ def put_scene(scene: Scene) -> None:
 
 
 def complain(problem: str) -> None:
-    """Say it at the top of the page, at its next run."""
+    """Say it at the top of the page."""
     st.session_state["problems"] = [*st.session_state.get("problems", []), problem]
 
 
 def show_problems() -> None:
-    """All that was complained of since the last time."""
+    """All that was complained of in this run, or by a click before it."""
     for problem in dict.fromkeys(st.session_state.pop("problems", [])):
         st.warning(problem, icon=":material/error:")
 
@@ -113,21 +120,37 @@ def publish(choices: Mapping[str, tuple[Any, Any]], *, with_scene: bool = True) 
         st.query_params.from_dict(query)
 
 
-def follow(jobs: Iterable[Job], place: Any, said: str = "") -> None:
-    """Show how far some jobs are until all have ended. A change of any widget cuts it short, as all of a page."""
-    jobs, began = list(jobs), time.monotonic()
+BAR_AFTER, STOP_AFTER = 0.15, 1.5  # seconds; what is quicker needs none
+
+
+def follow(jobs: Sequence[Job], place: Any, stop: Callable[[], None] | None = None) -> None:
+    """Show how far some jobs are until all have ended. A change of any widget cuts it short, as all of a page.
+
+    Args:
+        jobs: all are waited for.
+        place: an empty element, which is empty again at the end.
+        stop: called when the user stops it.
+    """
+    bar, began, stoppable = None, time.monotonic(), False
     while not all(job.ended for job in jobs):
         next(job for job in jobs if not job.ended).wait(0.04)
-        if time.monotonic() - began > 0.15:  # what is quicker needs no bar
-            now = next((job.said for job in jobs if job.state == "running"), "waiting for another page's work")
-            place.progress(sum(job.share for job in jobs) / len(jobs), f"{said}{now} …")
+        waited = time.monotonic() - began
+        if bar is None and waited > BAR_AFTER:
+            box = place.container()
+            bar, button = box.empty(), box.empty()
+        if bar is not None:
+            said = next((job.said for job in jobs if job.state == "running"), "waiting for another page's work")
+            bar.progress(sum(job.share for job in jobs) / len(jobs), f"{said} …")
+            if stop is not None and not stoppable and waited > STOP_AFTER:
+                button.button("Stop", key="stop", icon=":material/stop_circle:", on_click=stop)
+                stoppable = True
     place.empty()
 
 
 def page(body: Callable[[], None]) -> None:
     """A page: what goes wrong in it is said in it."""
     begin()
-    show_problems()
+    top = st.container()
     try:
         body()
     except ConfigError as error:
@@ -136,3 +159,5 @@ def page(body: Callable[[], None]) -> None:
         st.error(f"This page failed: {type(error).__name__}: {str(error)[:300]}", icon=":material/error:")
         if os.environ.get("TOYBENCH_DEBUG"):
             raise
+    with top:
+        show_problems()

@@ -127,3 +127,11 @@ def timeline_of(cluster: Cluster, budget: Budget, seed: int) -> Timeline:
 
 def ready(jobs: Iterable[Job]) -> bool:
     return all(job.ended for job in jobs)
+
+
+def probes_document(probes: Probes) -> dict[str, Any]:
+    """Probes as the record that `plots.probes.numbers` reads."""
+    from toybench.loading import dump_run
+    from toybench.probes import record_probes
+
+    return {"run": dump_run(probes.run), "probes": record_probes(probes)}

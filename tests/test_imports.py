@@ -91,6 +91,27 @@ LAW = {
     "plots.leaderboard": row("matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots.demo"),
     "report": row("loading outer rich", "config demo study timeline training numpy"),
+    "narrate": row("config curves outer statistics study timeline numpy"),
+    "projection": row("config engine gaussians jax numpy"),
+    "views": row(),
+    "views.jobs": row("config"),
+    "views.tex": row(),
+    "views.scene": row("arguments config loading presets study"),
+    "views.stories": row("clusters study views.scene"),
+    "views.work": row("config curves timeline views.jobs", "loading probes projection runtime training"),
+    "views.shipped": row("curves loading records views.jobs views.work numpy"),
+    "views.state": row("config views.jobs views.scene views.stories streamlit"),
+    "views.charts": row("plots.curves plots.style altair numpy pandas"),
+    "views.controls": row(
+        "clusters config loading narrate outer selection study views.scene views.state views.tex streamlit"
+    ),
+    "views.explore": row(
+        "config curves loading narrate plots.curves statistics timeline views.charts views.controls views.jobs "
+        "views.scene views.shipped views.state views.stories views.work streamlit",
+        "plots.probes plots.timeline tomli_w",
+    ),
+    "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store tomli_w"),
+    "views.pages": row("views.compare views.explore views.promote views.state views.sweep streamlit"),
     "arguments": row("config loading presets"),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),

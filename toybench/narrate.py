@@ -32,10 +32,14 @@ NAMES = {
 }
 
 
+def method_name(method: str) -> str:
+    """An outer method as papers write it."""
+    return NAMES.get(method, method.replace("_", " "))
+
+
 def title(run: Run) -> str:
     """A configuration's name: its method, and how its cluster waits."""
-    method = method_of(run.outer)
-    name = f"{'sync' if run.cluster.barrier else 'async'} {NAMES.get(method, method.replace('_', ' '))}"
+    name = f"{'sync' if run.cluster.barrier else 'async'} {method_name(method_of(run.outer))}"
     return name + " + DyLU" * (run.cluster.dynamic_steps and not run.cluster.barrier)
 
 

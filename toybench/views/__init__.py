@@ -1,1 +1,1 @@
-"""The app's pages: the only room that imports Streamlit and Altair. Widgets and figures; what they show is made elsewhere."""
+"""The app's pages: the only room that imports Streamlit and Altair. What they show is made elsewhere."""

@@ -18,6 +18,7 @@ STALENESS = alt.Scale(scheme="viridis", reverse=True)
 NAMES = {"loss": "held-out loss (nats)", "accuracy": "accuracy", "local_steps": "local steps, all workers"}
 NAMES |= {"time": "simulated time (s)", "staleness": "staleness τ (versions)"}
 HEIGHT = 340
+Chart = Any  # Altair has no type for layered, faceted and concatenated charts alike
 
 
 def colours(titles: Sequence[str], references: int) -> alt.Scale:
@@ -25,7 +26,7 @@ def colours(titles: Sequence[str], references: int) -> alt.Scale:
     return alt.Scale(domain=[*titles], range=[*[REFERENCE] * references, *ARMS])
 
 
-def curves(lines: Sequence[dict[str, Any]], x: str, metric: str, references: int) -> alt.LayerChart:
+def curves(lines: Sequence[dict[str, Any]], x: str, metric: str, references: int) -> Chart:
     """Means and bands of lines, each with its `title`; the first `references` are dashed."""
     frames = []
     for line in lines:
@@ -62,7 +63,7 @@ def curves(lines: Sequence[dict[str, Any]], x: str, metric: str, references: int
     return alt.layer(bands, drawn).properties(height=HEIGHT)
 
 
-def workers(numbers: Mapping[str, Any], shown: float) -> alt.VConcatChart:
+def workers(numbers: Mapping[str, Any], shown: float) -> Chart:
     """Who computes when: the visits of `plots.timeline.numbers`, a window of them above, to be moved below."""
     seconds, most = numbers["sec_per_step"], numbers["staleness"]["max"]
     frame = pd.DataFrame({name: np.asarray(column) for name, column in numbers["visits"].items()})
@@ -105,7 +106,7 @@ def workers(numbers: Mapping[str, Any], shown: float) -> alt.VConcatChart:
     return alt.vconcat(detail, overview).resolve_scale(color="shared")
 
 
-def histogram(staleness: Sequence[tuple[str, np.ndarray]], domain: Sequence[str], references: int) -> alt.Chart:
+def histogram(staleness: Sequence[tuple[str, np.ndarray]], domain: Sequence[str], references: int) -> Chart:
     """The share of arrivals at each staleness, a colour a configuration."""
     frames = []
     for title, values in staleness:
@@ -127,7 +128,7 @@ def histogram(staleness: Sequence[tuple[str, np.ndarray]], domain: Sequence[str]
     return bars.properties(height=HEIGHT)
 
 
-def cosines(numbers: Mapping[str, Any]) -> alt.LayerChart:
+def cosines(numbers: Mapping[str, Any]) -> Chart:
     """Between momentum and each arriving pseudo-gradient, coloured by staleness; of `plots.probes.numbers`."""
     arrivals = numbers["arrivals"]
     frame = pd.DataFrame({name: arrivals[name] for name in ("local_steps", "momentum_cosine", "staleness")})
@@ -145,7 +146,7 @@ def cosines(numbers: Mapping[str, Any]) -> alt.LayerChart:
     return alt.layer(zero, points).properties(height=HEIGHT, title="Momentum and pseudo-gradient")
 
 
-def cosine_by_staleness(numbers: Mapping[str, Any]) -> alt.Chart:
+def cosine_by_staleness(numbers: Mapping[str, Any]) -> Chart:
     """The mean of `cosines` at each staleness."""
     chart = alt.Chart(pd.DataFrame(numbers["cosine_by_staleness"])).mark_bar(color=ARMS[0])
     return chart.encode(
@@ -155,7 +156,7 @@ def cosine_by_staleness(numbers: Mapping[str, Any]) -> alt.Chart:
     ).properties(height=HEIGHT, title="By staleness")
 
 
-def between_workers(numbers: Mapping[str, Any]) -> alt.LayerChart:
+def between_workers(numbers: Mapping[str, Any]) -> Chart:
     """Mean cosines between the workers' latest pseudo-gradients."""
     matrix = np.asarray(numbers["worker_cosines"], float)
     v, w = (index.ravel() for index in np.indices(matrix.shape))
@@ -172,7 +173,7 @@ def between_workers(numbers: Mapping[str, Any]) -> alt.LayerChart:
     return alt.layer(*layers).properties(height=HEIGHT, title="Latest pseudo-gradients of the workers")
 
 
-def directions(projection: Any, i: int, j: int) -> alt.Chart:
+def directions(projection: Any, i: int, j: int) -> Chart:
     """Points of the mixture along two principal directions, a colour a class."""
     shares = [f"direction {d + 1} ({100 * projection.explained[d]:.0f} % of the variance)" for d in (i, j)]
     columns = {"x": projection.points[:, i], "y": projection.points[:, j], "class": projection.labels}

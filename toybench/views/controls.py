@@ -1,4 +1,4 @@
-"""Widgets made from the settings themselves: their type, bounds, unit and help; only ranges to slide in are told here."""
+"""Widgets made from the settings themselves: their type, bounds, unit, help; only where to slide is told here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import streamlit as st
 from toybench.clusters import LEVELS, sec_per_step
 from toybench.config import ConfigError, Run, annotations_of, describe
 from toybench.loading import CHOICES
-from toybench.narrate import NAMES
+from toybench.narrate import method_name
 from toybench.outer import METHODS, method_of
 from toybench.selection import value_of
 from toybench.study import ARMS
@@ -225,7 +225,7 @@ def outer(i: int) -> None:
         key=where,
         on_change=_method,
         args=(i,),
-        format_func=lambda name: NAMES.get(name, name.replace("_", " ")),
+        format_func=method_name,
     )
     for line in lines(METHODS[method].formula):
         st.markdown(f"${line}$")

@@ -42,7 +42,7 @@ def body() -> None:
     with st.sidebar:
         i = sidebar()
     scene = state.scene()
-    state.publish({name: (state.kept(name, default), default) for name, default in CHOICES.items()})
+    state.publish({name: (state.kept(name, *choice), choice[0]) for name, choice in CHOICES.items()})
     if st.session_state.get("stopped") == scene:
         st.info("Stopped. Change a setting, or begin again.", icon=":material/stop_circle:")
         st.button("Begin again", key="again", on_click=lambda: st.session_state.pop("stopped", None))
@@ -62,7 +62,12 @@ def body() -> None:
     panel(scene, shown, i)
 
 
-CHOICES = {"metric": METRICS[0], "panel": PANELS[0], "edit": LETTERS[0], "together": controls.TOGETHER}
+CHOICES = {  # of widgets: their default, and what reads them from the query string
+    "metric": (METRICS[0], state.one_of(*METRICS)),
+    "panel": (PANELS[0], state.one_of(*PANELS)),
+    "edit": (LETTERS[0], state.one_of(*LETTERS)),
+    "together": (controls.TOGETHER, state.one_of(controls.TOGETHER, "off")),
+}
 
 
 def header() -> None:
@@ -133,9 +138,9 @@ def sidebar() -> int:
 def chosen_arm(scene: Scene) -> int:
     """The configuration to change: chosen, added as a copy of the present one, or removed."""
     letters = LETTERS[: len(scene.runs)]
-    if state.kept("edit", LETTERS[0], state.one_of(*LETTERS)) not in letters:
+    if state.kept("edit", *CHOICES["edit"]) not in letters:
         state.keep("edit", letters[-1])
-    i = LETTERS.index(state.kept("edit", LETTERS[0]))
+    i = LETTERS.index(state.kept("edit"))
 
     def add() -> None:
         state.put_scene(scene.put(len(scene.runs), scene.runs[i]))
@@ -148,7 +153,7 @@ def chosen_arm(scene: Scene) -> int:
     full, alone = len(scene.runs) == len(LETTERS), len(scene.runs) == 1
     with st.container(horizontal=True, gap="small"):
         more = {"format_func": str.upper, "label_visibility": "collapsed", "options": [*letters]}
-        state.widget(st.segmented_control, "configuration", "edit", LETTERS[0], **more)
+        state.widget(st.segmented_control, "configuration", "edit", *CHOICES["edit"], **more)
         plus = "add a copy of this configuration; up to four stand side by side"
         st.button("", icon=":material/add:", key="add", on_click=add, disabled=full, help=plus, type="tertiary")
         st.button(
@@ -172,8 +177,7 @@ def together() -> None:
     def changed() -> None:
         state.keep("together", controls.TOGETHER if st.session_state["together"] else "off")
 
-    now = state.kept("together", controls.TOGETHER, state.one_of(controls.TOGETHER, "off"))
-    st.session_state["together"] = now == controls.TOGETHER
+    st.session_state["together"] = state.kept("together", *CHOICES["together"]) == controls.TOGETHER
     text = "speeds, local steps, inner optimizer, task and budget change in every configuration that has them alike"
     st.toggle("change the problem for all", key="together", on_change=changed, help=text)
 
@@ -201,10 +205,11 @@ def ask(scene: Scene) -> list[tuple[Job, Job]]:
     pairs = [(run, reference_of(scene.preset, run)) for run in scene.runs]
     keys = [work.curves_key(run, scene.seeds) for pair in pairs for run in pair]
     desk.keep_only(owner, keys)
-    return [
-        tuple(desk.ask(owner, work.curves_key(run, scene.seeds), work.train_curves(run, scene.seeds)) for run in pair)
-        for pair in pairs
-    ]
+
+    def of(run: Run) -> Job:
+        return desk.ask(owner, work.curves_key(run, scene.seeds), work.train_curves(run, scene.seeds))
+
+    return [(of(run), of(reference)) for run, reference in pairs]
 
 
 def warm_up(scene: Scene) -> None:
@@ -276,10 +281,8 @@ def domain(shown: Sequence[Shown]) -> tuple[list[str], int]:
 
 def curves(shown: Sequence[Shown]) -> None:
     """Loss or accuracy against local steps and against simulated time."""
-    read = state.one_of(*METRICS)
-    metric = state.widget(
-        st.segmented_control, "metric", "metric", METRICS[0], read, options=METRICS, label_visibility="collapsed"
-    )
+    more = {"options": METRICS, "label_visibility": "collapsed"}
+    metric = state.widget(st.segmented_control, "metric", "metric", *CHOICES["metric"], **more)
     named = references(shown)
     by_reference = {one.reference.run: one.reference for one in shown}
     lines: list[dict[str, Any]] = [
@@ -305,8 +308,7 @@ def panel(scene: Scene, shown: Sequence[Shown], i: int) -> None:
         st.segmented_control,
         "inside",
         "panel",
-        PANELS[0],
-        state.one_of(*PANELS),
+        *CHOICES["panel"],
         options=PANELS,
         format_func=labels.get,
         label_visibility="collapsed",

@@ -95,11 +95,11 @@ class Desk:
             return job
 
     def put(self, key: Hashable, result: Any) -> None:
-        """A result that is there without work."""
+        """A result that is there without work, unless the key has a job already."""
         job = Job(key, lambda job: result)
         job.end("done", result)
         with self._changed:
-            self._jobs[key] = job
+            self._jobs.setdefault(key, job)
 
     def keep_only(self, owner: str, keys: Iterable[Hashable]) -> None:
         """All that this owner still wants; what nobody wants is taken from the queue, or stops at its next report."""

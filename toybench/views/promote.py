@@ -40,7 +40,7 @@ def body() -> None:
         settings(run, REPLACED)
     downloads(run)
     st.info(
-        "The language-model half of the project, `lm/`, is not there yet. Model sizes, parameter and token counts, memory, "
+        "The language-model half of the project, `lm/`, is not there yet. Model sizes, parameters, tokens, memory, "
         "estimated hours and a small run on this machine will stand here when it is.",
         icon=":material/construction:",
     )

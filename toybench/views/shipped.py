@@ -37,8 +37,6 @@ def _curves(entry: dict[str, Any]) -> Curves:
 
 
 def lay_out(desk: Desk) -> None:
-    """Put them on a desk, once."""
-    if not getattr(desk, "laid_out", False):
-        desk.laid_out = True
-        for result in read():
-            desk.put(curves_key(result.run, result.seeds), result)
+    """Put them on a desk; what is there already stays."""
+    for result in read():
+        desk.put(curves_key(result.run, result.seeds), result)

@@ -71,7 +71,7 @@ def show_problems() -> None:
         st.warning(problem, icon=":material/error:")
 
 
-def kept(name: str, default: Any, read: Callable[[str], Any] = str) -> Any:
+def kept(name: str, default: Any = None, read: Callable[[str], Any] = str) -> Any:
     """A choice of this session: at first what the query string says, as `read` reads it, else the default."""
     choices = st.session_state["kept"]
     if name not in choices:
@@ -109,7 +109,7 @@ def widget(make: Callable, label: str, name: str, default: Any, read: Callable[[
 
     st.session_state[key] = kept(name, default, read)
     make(label, key=key, on_change=changed, **more)
-    return kept(name, default)
+    return kept(name)
 
 
 def publish(choices: Mapping[str, tuple[Any, Any]], *, with_scene: bool = True) -> None:

@@ -41,8 +41,8 @@ def stories() -> dict[str, Story]:
             _arms("async_nesterov", "async_nesterov_equal"),
         ),
         "DN + DyLU": Story(
-            "Delayed Nesterov refreshes momentum only every N arrivals; Dynamic Local Updates give slower workers fewer "
-            "steps. Together they end where waiting ends, in a fraction of its time.",
+            "Delayed Nesterov refreshes momentum only every N arrivals; Dynamic Local Updates give slower workers "
+            "fewer steps. Together they end where waiting ends, in a fraction of its time.",
             _arms("async_nesterov", "delayed_nesterov_dylu"),
         ),
         "16 workers": Story(

@@ -1,0 +1,155 @@
+"""How fast the app answers in a real browser: prints a table of latencies in seconds.
+
+    python -m experiments.benchmark_app [--moves 8] [--chromium PATH]      some 60 s; needs the extras `app` and `dev`
+
+A server is started on a free port, with its compiled programs in the usual cache. A latency is from the key that moves
+a slider to the moment the page's sentence has changed and nothing runs any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def chromium(path: str | None = None) -> str | None:
+    """The path of a Chromium, if one is installed."""
+    return path or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextmanager
+def server(folder: Path = ROOT, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """The app's address, served from a process of its own that ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    variables = {**os.environ, "PYTHONPATH": paths, **(environment or {})}
+    options = ROOT / ".streamlit" / "config.toml"
+    if folder != ROOT:  # settings are read from the working folder
+        (folder / ".streamlit").mkdir(exist_ok=True)
+        shutil.copy(options, folder / ".streamlit")
+    process = subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        address, end = f"http://127.0.0.1:{port}", time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the app does not start: {process.stderr.read()[-2000:] if process.stderr else ''}")
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def browser(path: str) -> Iterator[Any]:
+    """A page of a headless browser, and in its `outside` the requests to anywhere but the app."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        program = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = program.new_page(viewport={"width": 1400, "height": 1300})
+        page.set_default_timeout(60_000)
+        yield page
+        program.close()
+
+
+def watch_requests(page: Any) -> list[str]:
+    """A list that fills with the addresses of requests beyond this machine."""
+    outside: list[str] = []
+    local = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(local) else outside.append(request.url))
+    return outside
+
+
+def settled(page: Any) -> None:
+    """Wait until no script runs and nothing is stale."""
+    page.wait_for_function('() => !document.querySelector(\'[data-testid="stStatusWidget"], [data-stale="true"]\')')
+
+
+def sentence(page: Any) -> str:
+    """What the page says about its first configuration."""
+    return page.locator("[data-testid='stMarkdownContainer'] p", has_text="mean staleness").first.inner_text()
+
+
+def timed(page: Any, act: Callable[[], Any]) -> float:
+    """Seconds from an act to another sentence on a page at rest."""
+    before, began = sentence(page), time.perf_counter()
+    act()
+    text = "([before]) => [...document.querySelectorAll('p')].some(p => p.innerText.includes('mean staleness')) && "
+    text += "[...document.querySelectorAll('p')].find(p => p.innerText.includes('mean staleness')).innerText !== before"
+    page.wait_for_function(text, arg=[before])
+    settled(page)
+    return time.perf_counter() - began
+
+
+def first_paint(page: Any, address: str) -> float:
+    """Seconds from the address to the first figure, drawn."""
+    began = time.perf_counter()
+    page.goto(address)
+    page.wait_for_selector("[data-testid='stVegaLiteChart'] :is(canvas, svg.marks)")
+    return time.perf_counter() - began
+
+
+def slider(page: Any, label: str) -> Any:
+    """The handle of a slider."""
+    return page.get_by_role("slider", name=label)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moves", type=int, default=8)
+    parser.add_argument("--chromium")
+    arguments = parser.parse_args()
+    path = chromium(arguments.chromium)
+    if path is None:
+        raise SystemExit("chromium: none is installed; --chromium says where one is")
+    rows: list[tuple[str, list[float]]] = []
+    with server() as address, browser(path) as page:
+        outside = watch_requests(page)
+        rows.append(("first paint, server just started", [first_paint(page, address)]))
+        settled(page)
+        rows.append(("first paint, another page", [first_paint(page, address) for _ in range(3)]))
+        settled(page)
+        single = f"{address}/?preset=default&seeds=100:103&a.outer.lr=0.0463"
+        page.goto(single)
+        page.wait_for_selector("[data-testid='stVegaLiteChart'] :is(canvas, svg.marks)")
+        settled(page)
+        time.sleep(8)  # the programs are made ready
+        handle = slider(page, "local steps H")
+        moves = [timed(page, lambda: handle.press("ArrowRight")) for _ in range(arguments.moves)]
+        rows.append(("move of H, and so of the reference", moves))
+        page.get_by_role("tab", name="Outer").click()
+        for label, key in (("learning rate", "ArrowRight"), ("momentum β", "ArrowLeft")):
+            handle = slider(page, label)
+            moves = [timed(page, lambda handle=handle, key=key: handle.press(key)) for _ in range(arguments.moves)]
+            rows.append((f"move of {label!r}", moves))
+        page.get_by_role("tab", name="Cluster").click()
+        handle = slider(page, "workers k")
+        rows.append(("another number of workers", [timed(page, lambda: handle.press("ArrowRight")) for _ in range(2)]))
+        rows.append(("the same again", [timed(page, lambda: handle.press("ArrowLeft")) for _ in range(2)]))
+    print(f"{'':45} {'median':>8} {'largest':>8} {'of':>4}")
+    for name, seconds in rows:
+        print(f"{name:45} {median(seconds):8.2f} {max(seconds):8.2f} {len(seconds):4}")
+    print(f"requests beyond this machine: {len(outside)}{''.join(f'{chr(10)}  {url}' for url in outside)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The pages Explore and Promote, widget by widget, without a browser."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from toybench.loading import dump_run, overlay_text
+from toybench.outer import METHODS
+from toybench.presets import load_preset
+from toybench.views import state, work
+from toybench.views.scene import LETTERS, decode, encode
+from toybench.views.stories import stories
+
+TINY = {
+    "preset": "fast",
+    "seeds": "5:7",
+    "a.budget.rounds": "2",
+    "a.budget.evaluations": "2",
+    "a.task.points": "400",
+    "a.task.held_out": "50",
+    "a.cluster.local_steps": "3",
+}
+
+
+def open_page(query=None, page="explore"):
+    def script(page):
+        from toybench.views import explore, promote, state
+
+        state.page({"explore": explore, "promote": promote}[page].body)
+
+    at = AppTest.from_function(script, args=(page,), default_timeout=120)
+    for name, value in (query or {}).items():
+        at.query_params[name] = value
+    return at.run()
+
+
+def widget(at, kind, key):
+    return next(w for place in (at.main, at.sidebar) for w in getattr(place, kind) if w.key == key)
+
+
+def move(at, kind, key, value):
+    widget(at, kind, key).set_value(value).run()
+    return at
+
+
+def scene(at):
+    assert not at.exception
+    return at.session_state["scene"]
+
+
+def texts(at):
+    return " ".join(element.value for element in at.markdown)
+
+
+def told(at):
+    return [element.value for kind in ("warning", "error") for element in getattr(at, kind)]
+
+
+@pytest.fixture
+def tiny():
+    return open_page(TINY)
+
+
+def test_the_app_opens_with_the_pathology_from_the_shipped_record():
+    at = AppTest.from_file("../app.py", default_timeout=120).run()
+    assert not at.exception and told(at) == []
+    assert "async Nesterov ends 17 % above sync Nesterov" in texts(at)
+    assert scene(at) == next(iter(stories().values())).scene
+    assert len(at.get("vega_lite_chart")) == 3
+    assert at.query_params["a.outer.lr"] == "0.0463" or at.query_params["a.outer.lr"] == ["0.0463"]
+
+
+def test_a_slider_changes_the_result_and_the_address(tiny):
+    before = texts(tiny)
+    move(tiny, "select_slider", "c.0.outer.lr", 0.5)
+    assert scene(tiny).runs[0].outer.lr == 0.5 and texts(tiny) != before and told(tiny) == []
+    query = {name: value[0] if isinstance(value, list) else value for name, value in tiny.query_params.items()}
+    assert decode(query) == (scene(tiny), [])
+
+
+@pytest.mark.parametrize("story", stories())
+def test_a_story_is_opened_by_its_name_and_needs_no_training(story):
+    at = open_page()
+    widget(at, "button_group", "story").set_value(story).run()
+    assert scene(at) == stories()[story].scene and told(at) == []
+    jobs = [state.desk().ask("test", work.curves_key(run, scene(at).seeds), None) for run in scene(at).runs]
+    assert [(job.state, job.share) for job in jobs] == [("done", 0.0)] * len(jobs)  # a trained one has a share
+
+
+def test_an_address_reproduces_the_view(tiny):
+    move(tiny, "selectbox", "c.0.outer.method", "delayed_nesterov")
+    move(tiny, "toggle", "c.0.cluster.dynamic_steps", True)
+    query = {name: value[0] if isinstance(value, list) else value for name, value in tiny.query_params.items()}
+    assert scene(open_page(query)) == scene(tiny)
+
+
+@pytest.mark.parametrize("method", ["delayed_nesterov", "halos", "sgd"])
+def test_a_method_has_its_own_settings_and_formula_only(tiny, method):
+    move(tiny, "selectbox", "c.0.outer.method", method)
+    own = {f"outer.{name}" for name in METHODS[method].settings.__dataclass_fields__}
+    kinds = ("slider", "select_slider", "number_input", "selectbox", "toggle")
+    shown = {w.key for kind in kinds for w in getattr(tiny.sidebar, kind) if w.key.startswith("c.0.outer.")}
+    assert shown == {f"c.0.{name}" for name in own} | {"c.0.outer.method"}
+    assert any(m.value.startswith("$") for m in tiny.sidebar.markdown) and told(tiny) == []
+
+
+def test_a_chosen_method_begins_at_the_rate_tuned_for_it():
+    at = open_page()
+    move(at, "selectbox", "c.0.outer.method", "poly")
+    assert scene(at).runs[0].outer.lr == 0.143
+
+
+@pytest.mark.parametrize(
+    "kind, key, value, changed",
+    [
+        ("slider", "c.0.workers", 3, {"cluster.sec_per_step": 3}),
+        ("select_slider", "c.0.level", "none", {"cluster.sec_per_step": (1.542,) * 4}),
+        ("number_input", "c.0.seconds.1", 9.0, {"cluster.sec_per_step": None}),
+        ("slider", "c.0.cluster.local_steps", 5, {"cluster.local_steps": 5}),
+        ("slider", "c.0.cluster.grace", 2.0, {"cluster.grace": 2.0}),
+        ("toggle", "c.0.cluster.barrier", True, {"cluster.barrier": True}),
+        ("toggle", "c.0.cluster.coalesce", True, {"cluster.coalesce": True}),
+        ("number_input", "c.0.cluster.quorum", 2, {"cluster.quorum": 2}),
+        ("number_input", "c.0.cluster.shards", 8, {"cluster.shards": 8}),
+        ("selectbox", "c.0.cluster.sharding", "least_visited", {"cluster.sharding": "least_visited"}),
+        ("selectbox", "c.0.task.partition", "clusters", {"task.partition": "clusters"}),
+        ("selectbox", "c.0.inner.optimizer", "sgd", {}),
+        ("select_slider", "c.0.task.hidden", 16, {"task.hidden": 16}),
+        ("slider", "c.0.task.noise", 0.5, {"task.noise": 0.5}),
+        ("slider", "c.0.budget.rounds", 3, {"budget.rounds": 3}),
+    ],
+)
+def test_every_kind_of_widget_changes_its_setting(tiny, kind, key, value, changed):
+    before = scene(tiny).runs[0]
+    move(tiny, kind, key, value)
+    assert scene(tiny).runs[0] != before and told(tiny) == []
+    for name, wanted in changed.items():
+        section, field = name.split(".")
+        got = getattr(getattr(scene(tiny).runs[0], section), field)
+        assert wanted is None or got == wanted or len(got) == wanted
+
+
+def test_a_setting_that_cannot_be_is_told_and_changes_nothing(tiny):
+    before = scene(tiny)
+    move(tiny, "number_input", "c.0.cluster.quorum", 9)
+    assert scene(tiny) == before
+    assert told(tiny) == ["cluster.quorum: must be <= the number of workers (4), got 9"]
+
+
+def test_fewer_workers_than_the_quorum_take_it_along(tiny):
+    move(tiny, "number_input", "c.0.cluster.quorum", 4)
+    move(tiny, "slider", "c.0.workers", 2)
+    assert scene(tiny).runs[0].cluster.quorum == 2 and told(tiny) == []
+
+
+def test_configurations_are_added_chosen_and_removed(tiny):
+    for count in (2, 3, 4):
+        widget(tiny, "button", "add").click().run()
+        assert len(scene(tiny).runs) == count
+    assert widget(tiny, "button", "add").disabled
+    move(tiny, "select_slider", "c.3.outer.lr", 0.5)
+    assert [run.outer.lr == 0.5 for run in scene(tiny).runs] == [False, False, False, True]
+    widget(tiny, "button", "drop").click().run()
+    assert len(scene(tiny).runs) == 3 and told(tiny) == []
+
+
+def test_the_problem_moves_in_all_configurations_and_the_remedy_in_one(tiny):
+    widget(tiny, "button", "add").click().run()
+    move(tiny, "slider", "c.1.cluster.local_steps", 4)
+    move(tiny, "slider", "c.1.cluster.grace", 3.0)
+    assert [run.cluster.local_steps for run in scene(tiny).runs] == [4, 4]
+    assert [run.cluster.grace for run in scene(tiny).runs] == [load_preset("fast").cluster.grace, 3.0]
+    move(tiny, "toggle", "together", False)
+    move(tiny, "slider", "c.1.cluster.local_steps", 6)
+    assert [run.cluster.local_steps for run in scene(tiny).runs] == [4, 6]
+
+
+@pytest.mark.parametrize("panel", ["timeline", "staleness", "momentum", "workers", "data"])
+def test_every_panel_shows_a_figure(panel):
+    at = open_page(TINY | {"panel": panel})
+    assert told(at) == [] and not at.exception
+    assert len(at.get("vega_lite_chart")) >= 3
+
+
+def test_a_method_without_momentum_has_none_to_show():
+    at = open_page(TINY | {"panel": "momentum", "a.outer.method": "sgd"})
+    assert [info.value for info in at.info] == ["async SGD keeps no momentum."]
+
+
+def test_seeds_are_changed_and_bad_ones_told(tiny):
+    move(tiny, "text_input", "seeds", "3")
+    assert scene(tiny).seeds == (0, 1, 2)
+    move(tiny, "text_input", "seeds", "many")
+    assert scene(tiny).seeds == (0, 1, 2) and "seeds: expected" in told(tiny)[0]
+
+
+@pytest.mark.parametrize(
+    "query, said",
+    [
+        ({"preset": "<b>"}, "preset: unknown"),
+        ({"a.outer.lr": "-3"}, "outer.lr: must be >= 0"),
+        ({"panel": "nothing"}, "panel: cannot be 'nothing'"),
+        ({"metric": "x" * 10_000}, "metric: cannot be"),
+        ({"edit": "z"}, "edit: cannot be 'z'"),
+    ],
+)
+def test_a_hostile_address_is_told_of_and_the_page_goes_on(query, said):
+    at = open_page(TINY | query)
+    assert any(said in line for line in told(at)) and not at.exception
+    assert len(at.get("vega_lite_chart")) >= 2
+
+
+@pytest.mark.parametrize(
+    "query, said",
+    [
+        ({"a.budget.rounds": "2000000"}, "too many for a page"),
+        ({"a.task.hidden": "100000", "a.task.dimension": "100000"}, "too many for a page"),
+        ({"a.cluster.sec_per_step": "1e-30 1e30"}, None),
+        ({"a.outer.lr": "3e38"}, "diverged"),
+        ({"a.cluster.sec_per_step": "1 " * 40}, None),
+    ],
+)
+def test_extreme_values_are_survived(query, said):
+    at = open_page(TINY | query)
+    assert not at.exception
+    assert said is None or any(said in line for line in [*told(at), texts(at)])
+
+
+def test_the_command_line_of_a_view_is_that_configuration(tiny):
+    import shlex
+
+    move(tiny, "selectbox", "c.0.outer.method", "buffered")
+    [code] = tiny.code
+    items = shlex.split(code.value)
+    assert items[:4] == ["toybench", "run", "--preset", "fast"]
+    flags, name = {}, ""
+    for item in items[4:]:
+        if item.startswith("--"):
+            flags[name := item.removeprefix("--")] = []
+        else:
+            flags[name].append(item)
+    assert flags.pop("seeds") == ["5:7"]
+    assert overlay_text(load_preset("fast"), flags) == scene(tiny).runs[0]
+
+
+def test_stopped_work_can_begin_again(tiny):
+    tiny.session_state["stopped"] = scene(tiny)
+    tiny.run()
+    assert [info.value for info in tiny.info] == ["Stopped. Change a setting, or begin again."]
+    widget(tiny, "button", "again").click().run()
+    assert len(tiny.get("vega_lite_chart")) == 3
+
+
+# Promote
+
+
+def test_promote_shows_what_is_kept_and_what_is_replaced():
+    at = open_page(TINY | {"b.outer.method": "ormo"}, page="promote")
+    assert "**async Nesterov**" in texts(at) and told(at) == []
+    kept, replaced = (element.value for element in at.dataframe)
+    tables = dump_run(scene(at).runs[0])
+    assert len(kept) == sum(len(tables[s]) for s in ("cluster", "outer"))
+    assert len(replaced) == sum(len(tables[s]) for s in ("task", "inner", "budget"))
+    widget(at, "button_group", "w.from").set_value("b").run()
+    assert "**async OrMo**" in texts(at)
+
+
+@pytest.mark.parametrize(
+    "run, said",
+    [
+        ("", "Which run?"),
+        ("x", "expected the number of a run"),
+        ("9" * 30, "expected the number"),
+        ("7", "is not there"),
+    ],
+)
+def test_promote_from_a_record_that_cannot_be(run, said, monkeypatch, tmp_path):
+    monkeypatch.setenv("TOYBENCH_STORE", str(tmp_path / "runs.sqlite"))
+    at = open_page({"from": "record", "run": run}, page="promote")
+    assert any(said in line for line in [*told(at), *(info.value for info in at.info)]) and not at.exception
+
+
+def test_promote_from_a_record(monkeypatch, tmp_path):
+    from toybench.store import Store
+    from toybench.training import train
+
+    path = tmp_path / "runs.sqlite"
+    monkeypatch.setenv("TOYBENCH_STORE", str(path))
+    run = decode(TINY)[0].runs[0]
+    with Store(path) as store:
+        store.add(train(run, [5]), {"code": "this"}, seconds=1.0, commit=None)
+    at = open_page({"from": "record", "run": "1"}, page="promote")
+    assert "**run 1: async Nesterov, seed 5**" in texts(at) and told(at) == []
+
+
+def test_scenes_have_letters():
+    assert encode(decode({letter: "" for letter in LETTERS})[0]).keys() >= {*LETTERS}

@@ -83,11 +83,16 @@ def tokens(run: Run) -> int:
 
 
 class Size(NamedTuple):
-    """A model with the inner optimizer and the budget that go with it."""
+    """A model with the inner optimizer and the length of training that go with it."""
 
     model: LanguageModel
     inner: Inner
-    budget: Budget
+    steps: int  # local steps a worker
+    evaluations: int
+
+    def budget(self, cluster: Cluster) -> Budget:
+        """As many rounds of a cluster as its workers need for their steps, and no fewer."""
+        return Budget(rounds=-(-self.steps // cluster.local_steps), evaluations=self.evaluations)
 
 
 C4 = "data/c4"  # where the sizes look for prepared tokens unless told otherwise
@@ -101,14 +106,14 @@ _PAPER: dict[str, Any] = {
     "compute": "bfloat16",
 }
 _INNER = InnerAdamW(lr=4e-4, final_lr=1e-6, warmup=1000, weight_decay=0.1)
-_BUDGET = Budget(rounds=1280, evaluations=64)  # 64,000 steps a worker at H = 50
+_STEPS = 64_000  # of the local-SGD phase (paper, section 5), after 24,000 of pretraining
 SIZES: dict[str, Size] = {
     "tiny": Size(
-        LanguageModel(), InnerAdamW(lr=2e-3, final_lr=1e-5, warmup=20, weight_decay=0.1), Budget(rounds=20, evaluations=20)
+        LanguageModel(), InnerAdamW(lr=2e-3, final_lr=1e-5, warmup=20, weight_decay=0.1), steps=200, evaluations=20
     ),
-    "20m": Size(LanguageModel(layers=6, width=256, heads=4, tied=False, **_PAPER), _INNER, _BUDGET),
-    "60m": Size(LanguageModel(layers=3, width=896, heads=16, **_PAPER), _INNER, _BUDGET),
-    "150m": Size(LanguageModel(layers=12, width=896, heads=16, remat=True, **_PAPER), _INNER, _BUDGET),
+    "20m": Size(LanguageModel(layers=6, width=256, heads=4, tied=False, **_PAPER), _INNER, _STEPS, 64),
+    "60m": Size(LanguageModel(layers=3, width=896, heads=16, **_PAPER), _INNER, _STEPS, 64),
+    "150m": Size(LanguageModel(layers=12, width=896, heads=16, remat=True, **_PAPER), _INNER, _STEPS, 64),
 }
 TWIN = replace(SIZES["tiny"].model, width=16, heads=2, head_size=8, sequence=16, batch=2, held_out=4)  # for tests
 
@@ -122,4 +127,4 @@ def default_run() -> Run:
     size = SIZES["tiny"]
     outer: Outer = METHODS["delayed_nesterov"].settings(lr=0.7)
     cluster = Cluster(local_steps=10, dynamic_steps=True)
-    return Run(size.model, cluster, size.inner, outer, size.budget)
+    return Run(size.model, cluster, size.inner, outer, size.budget(cluster))

@@ -17,7 +17,9 @@ BYTES = 257  # a byte, or the end of a document
 class LanguageModel(Settings):
     """Next-token prediction by a decoder-only transformer (paper, Table 6) on packed documents."""
 
-    data: str = setting(PYTHON, "folder that `python -m lm data prepare` made; 'python': the standard library's sources")
+    data: str = setting(
+        PYTHON, "folder that `python -m lm data prepare` made; 'python': the standard library's sources"
+    )
     vocabulary: int = setting(BYTES, "tokens the model knows; no fewer than the data's", at_least=2)
     layers: int = setting(2, "transformer blocks", at_least=1)
     width: int = setting(64, "model width", at_least=1)
@@ -28,7 +30,8 @@ class LanguageModel(Settings):
     sequence: int = setting(128, "tokens of a sequence", at_least=2)
     batch: int = setting(8, "sequences of a batch", at_least=1)
     partition: Literal["iid", "domain"] = setting(
-        "iid", "of the documents over the shards: at random, or by where they come from, so that shards hold different ones"
+        "iid",
+        "of the documents over the shards: at random, or by where they come from, so that shards hold different ones",
     )
     held_out: int = setting(64, "held-out sequences that the model is evaluated on", at_least=1)
     compute: Literal["float32", "bfloat16"] = setting("float32", "of matrix products; parameters are float32")

@@ -71,7 +71,8 @@ def chunks_of(rows: Rows, begins: np.ndarray, ends: np.ndarray, capacity: int) -
     return Rows(*(cut(column) for column in rows))
 
 
-def _extras(row: Rows, pulled: Params) -> dict[str, Any]:
+def arrival_extras(row: Rows, pulled: Params) -> dict[str, Any]:
+    """What an outer optimizer is told of an arrival, whose worker had pulled `pulled`."""
     return {
         "staleness": row.staleness,
         "pulled_params": pulled,
@@ -139,7 +140,7 @@ def replay(
 
     @jax.jit
     def arrive(server, pseudo_gradient, row, start):
-        return apply_arrival(outer, server, pseudo_gradient, step=row.step, **_extras(row, start))
+        return apply_arrival(outer, server, pseudo_gradient, step=row.step, **arrival_extras(row, start))
 
     for e in range(len(timeline.time)):
         row = Rows(*(column[e] for column in rows))
@@ -198,7 +199,7 @@ def _arrive(visit: Callable, outer: OuterOptimizer, carry: Carry, row: Rows, tri
     start = jax.tree.map(lambda leaf: leaf[row.worker], carry.pulled)
     kept = jax.tree.map(lambda leaf: leaf[row.worker], carry.inner_states)
     g, state = visit(start, kept, row, trip, data, numbers)
-    server = apply_arrival(outer, carry.server, g, step=row.step, valid=row.valid, **_extras(row, start))
+    server = apply_arrival(outer, carry.server, g, step=row.step, valid=row.valid, **arrival_extras(row, start))
 
     def pull(w, pulls, old):
         handed = outer.pull(server.outer_state, server.params, w)

@@ -1,0 +1,128 @@
+"""Checkpoints of a language-model run: whole or not there, the last few kept, written beside the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from lm.config import CHOICES
+from lm.train import Point, State, Training
+from toybench.config import ConfigError
+from toybench.loading import dump_run
+
+SCHEMA = 1
+
+
+class Saved(NamedTuple):
+    """A checkpoint, read."""
+
+    arrivals: int  # taken so far
+    state: State
+    points: list[Point]
+
+
+class Checkpoints:
+    """The checkpoints of a run in a folder.
+
+    Args:
+        folder: of this run alone; made if it is not there.
+        training: whose state is kept. A checkpoint of another run is refused.
+        keep: how many at most.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, training: Training, keep: int = 2):
+        self.folder, self._training = folder.absolute(), training
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except OSError as error:
+            raise ConfigError("out", f"cannot write to {str(folder)!r}: {error.strerror}") from None
+
+    def save(self, arrivals: int, state: State, points: list[Point]) -> None:
+        """Begin to write the state after so many arrivals; it is whole when `wait` returns."""
+        versions, which = _distinct(state.pulled)
+        tree = {"server": state.server._asdict(), "pulled": versions, "inner_states": list(state.inner_states)}
+        meta = self._identity() | {
+            "which": which,
+            "points": [[point.arrival, point.local_steps, point.time, point.metrics] for point in points],
+        }
+        args = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(tree)), meta=ocp.args.JsonSave(meta))
+        self._manager.save(arrivals, args=args)
+
+    def latest(self) -> Saved | None:
+        """The last whole checkpoint, if there is one.
+
+        Raises:
+            ConfigError: it is of another run, or cannot be read.
+        """
+        arrivals = self._manager.latest_step()
+        if arrivals is None:
+            return None
+        try:
+            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = self._manager.restore(arrivals, args=args)["meta"]
+            self._check(meta)
+            like = self._like(len(set(meta["which"])))
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(_numbered(like)))
+            found = self._manager.restore(arrivals, args=args)["state"]
+        except (ValueError, KeyError, OSError) as error:
+            first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise ConfigError("resume", f"checkpoint {arrivals} in {str(self.folder)!r}: {first}") from None
+        state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
+        server = type(self._training.begin().server)(**state["server"])
+        pulled = tuple(state["pulled"][i] for i in meta["which"])
+        points = [Point(*point) for point in meta["points"]]
+        return Saved(arrivals, State(server, pulled, tuple(state["inner_states"])), points)
+
+    def wait(self) -> None:
+        """Until what was begun is whole."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _identity(self) -> dict[str, Any]:
+        training = self._training
+        run = dump_run(training.run, CHOICES)
+        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes}
+
+    def _check(self, meta: dict[str, Any]) -> None:
+        own = self._identity()
+        if meta.get("schema") != SCHEMA:
+            raise ConfigError("resume", f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
+        for section, table in own["run"].items():
+            for key in {**table, **meta["run"].get(section, {})}:
+                there, here = meta["run"].get(section, {}).get(key), table.get(key)
+                if there != here:
+                    raise ConfigError("resume", f"the checkpoint is of {section}.{key} {there}, not {here}")
+        for name in ("seed", "lanes"):
+            if meta[name] != own[name]:
+                raise ConfigError("resume", f"the checkpoint is of {name} {meta[name]}, not {own[name]}")
+
+    def _like(self, versions: int) -> dict[str, Any]:
+        """The shapes of what was saved."""
+        state = jax.eval_shape(self._training.begin)
+        pulled = [state.pulled[0]] * versions
+        return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
+
+
+def _distinct(trees: tuple[Any, ...]) -> tuple[list[Any], list[int]]:
+    """The different trees among some, told by identity, and which of them each is."""
+    found: dict[tuple[int, ...], int] = {}
+    which = [found.setdefault(tuple(map(id, jax.tree.leaves(tree))), len(found)) for tree in trees]
+    return [trees[which.index(i)] for i in range(len(found))], which
+
+
+def _names(tree: Any) -> list[str]:
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _numbered(tree: Any) -> dict[str, Any]:
+    """The leaves by their paths: what is stored does not depend on the classes of optimizer states."""
+    return dict(zip(_names(tree), jax.tree.leaves(tree)))

@@ -1,0 +1,191 @@
+"""Training at scale: a timeline, the spine's two functions, batches from the host, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm.config import LanguageModel
+from lm.waves import plan_waves
+from toybench.config import Run
+from toybench.curves import Curves
+from toybench.engine import Rows, arrival_extras, rows_of, seed_keys
+from toybench.inner import InnerOptimizer, local_update
+from toybench.outer import OuterOptimizer, make_outer
+from toybench.server import Server, apply_arrival, open_server
+from toybench.task import Params, Task
+from toybench.timeline import Timeline, simulate
+from toybench.training import evaluation_points, inner_builder, inner_numbers
+
+
+class Batches(Protocol):
+    """A corpus already split into shards."""
+
+    def batches(self, shard: int, first: int, n: int, batch: int, sequence: int) -> np.ndarray:
+        """[n, batch, sequence + 1] tokens of a shard's steps from `first` on."""
+        ...
+
+
+class State(NamedTuple):
+    """All that goes on from one arrival to the next. Workers that pulled the same parameters share them."""
+
+    server: Server
+    pulled: tuple[Params, ...]  # [W] what each worker pulled last
+    inner_states: tuple[Any, ...]  # [W] each worker's inner optimizer state, before its visit
+
+
+class Point(NamedTuple):
+    """An evaluation."""
+
+    arrival: int
+    local_steps: int
+    time: float  # simulated seconds
+    metrics: dict[str, float]
+
+
+class NotFinite(RuntimeError):
+    """Training has lost itself."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A language-model run on one seed: what is fixed of it.
+
+    Args:
+        run: its settings; `run.task` is a `LanguageModel`.
+        seed: of the initial parameters and the shard draws.
+        task: the model behind `Task`.
+        corpus: the shards' batches.
+        held_out: what the task evaluates on.
+        lanes: visits computed side by side.
+        start: initial parameters, instead of fresh ones: a pretrained model's.
+    """
+
+    run: Run
+    seed: int
+    task: Task
+    corpus: Batches
+    held_out: Any
+    lanes: int = 1
+    start: Params | None = None
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return simulate(self.run.cluster, self.run.budget, self.seed)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """[E] the timeline as the spine reads it."""
+        return rows_of(self.timeline, self.run.cluster.workers, self.run.inner.reset)
+
+    @cached_property
+    def evaluate_after(self) -> frozenset[int]:
+        """Arrivals taken at each evaluation, that before the first not counted."""
+        total = self.run.budget.total_steps(self.run.cluster)
+        return frozenset(evaluation_points(self.timeline, total, self.run.budget.evaluations).tolist())
+
+    @cached_property
+    def inner(self) -> InnerOptimizer:
+        return inner_builder(type(self.run.inner))(inner_numbers(self.run))
+
+    @cached_property
+    def outer(self) -> OuterOptimizer:
+        return make_outer(self.run.outer, self.run.cluster.workers, self.run.cluster.barrier)
+
+    @cached_property
+    def waves(self) -> dict[int, np.ndarray]:
+        """The wave of each arrival."""
+        return {int(e): wave for wave in plan_waves(self.timeline, self.lanes) for e in wave}
+
+    def begin(self) -> State:
+        """Before the first arrival."""
+        params = self.task.init(seed_keys(jax.random.key(self.seed))[1]) if self.start is None else self.start
+        server, workers = open_server(self.outer, params), self.run.cluster.workers
+        pulled = tuple(self.outer.pull(server.outer_state, params, w) for w in range(workers))
+        # Apart from each other, for each is given away when its visit begins.
+        fresh = tuple(self.inner.transformation.init(params) for _ in range(workers))
+        return State(server, pulled, fresh)
+
+    # A visit, and what follows from its arrival
+
+    @cached_property
+    def _visit(self) -> Callable:
+        def one(start, state, batches, first_step, num_steps, trip):
+            return local_update(self.task, self.inner, start, state, lambda j: batches[j], first_step, num_steps, trip)
+
+        if self.lanes == 1:  # a loop's own length costs nothing where there is nobody to wait for
+            return jax.jit(lambda *arguments: one(*arguments, None), donate_argnums=1)
+        lanes = jax.vmap(one, (0, 0, 0, 0, 0, None))
+
+        def wave(starts, states, batches, first_step, num_steps):
+            starts, states = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) for trees in (starts, states))
+            found = lanes(starts, states, batches, first_step, num_steps, num_steps.max())
+            return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(self.lanes))
+
+        return jax.jit(wave)
+
+    @cached_property
+    def _arrive(self) -> Callable:
+        @jax.jit
+        def arrive(server, pseudo_gradient, row, start):
+            return apply_arrival(self.outer, server, pseudo_gradient, step=row.step, **arrival_extras(row, start))
+
+        return arrive
+
+    @cached_property
+    def _evaluate(self) -> Callable:
+        return jax.jit(self.task.evaluate)
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Metrics of the server's parameters on the held-out sequences."""
+        return {name: float(value) for name, value in self._evaluate(state.server.params, self.held_out).items()}
+
+    def visits(self, wave: np.ndarray, state: State) -> dict[int, tuple]:
+        """Pseudo-gradient, inner state and mean loss of the visits of some arrivals, computed side by side."""
+        model: LanguageModel = self.run.task
+        rows = [Rows(*(column[e] for column in self.rows)) for e in wave]
+        most = int(max(row.num_steps for row in rows)) if self.lanes > 1 else int(rows[0].num_steps)
+        taken = []
+        for row in rows:
+            batches = self.corpus.batches(
+                int(row.shard), int(row.first_step), int(row.num_steps), model.batch, model.sequence
+            )
+            taken.append(np.concatenate([batches, np.repeat(batches[-1:], most - len(batches), 0)]))
+        workers = [int(row.worker) for row in rows]
+        starts = [state.pulled[w] for w in workers]
+        states = [
+            self.inner.transformation.init(state.pulled[w]) if row.reset else state.inner_states[w]
+            for w, row in zip(workers, rows)
+        ]
+        first, num = (np.array([getattr(row, name) for row in rows], np.int32) for name in ("first_step", "num_steps"))
+        if self.lanes == 1:
+            return {int(wave[0]): self._visit(starts[0], states[0], taken[0], first[0], num[0])}
+        lacking = self.lanes - len(rows)  # those that stand in for them make no step
+        starts, states, taken = (items + items[-1:] * lacking for items in (starts, states, taken))
+        first, num = np.pad(first, (0, lacking)), np.pad(num, (0, lacking))
+        return dict(zip(wave.tolist(), self._visit(tuple(starts), tuple(states), np.stack(taken), first, num)))
+
+    def arrivals(self, state: State, begin: int = 0) -> Iterator[tuple[int, State, jax.Array]]:
+        """Go on from before arrival `begin`: after each arrival its number, the state, and the visit's mean loss."""
+        found: dict[int, tuple] = {}
+        for e in range(begin, len(self.timeline.time)):
+            if e not in found:
+                # Of a wave that had begun before, those that arrived already are not computed again.
+                found |= self.visits(self.waves[e][self.waves[e] >= e], state)
+            row = Rows(*(column[e] for column in self.rows))
+            w = int(row.worker)
+            g, inner_state, loss = found.pop(e)
+            server = self._arrive(state.server, g, row, state.pulled[w])
+            pulled, inner_states = list(state.pulled), list(state.inner_states)
+            inner_states[w] = inner_state
+            for v in np.flatnonzero(row.pulls):
+                pulled[v] = self.outer.pull(server.outer_state, server.params, v)
+            state = State(server, tuple(pulled), tuple(inner_states))
+            yield e, state, loss

@@ -1,4 +1,4 @@
-"""From a configuration of the toy to a language-model run: cluster and outer optimizer to the letter, the rest the size's.
+"""From the toy to a language-model run: cluster and outer optimizer to the letter, the rest is the size's.
 
 No jax here.
 """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,7 +14,6 @@ import numpy as np
 from lm.config import LanguageModel
 from lm.waves import plan_waves
 from toybench.config import Run
-from toybench.curves import Curves
 from toybench.engine import Rows, arrival_extras, rows_of, seed_keys
 from toybench.inner import InnerOptimizer, local_update
 from toybench.outer import OuterOptimizer, make_outer

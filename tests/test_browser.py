@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
-from experiments.benchmark_app import browser, chromium, first_paint, sentence, server, settled, slider, watch_requests
-from experiments.benchmark_app import timed
+from experiments.browser import browser, chromium, first_paint, sentence, server, settled, slider, watch_requests
+from experiments.browser import timed
 
 pytest.importorskip("playwright", reason="no playwright: pip install playwright")
 PATH = chromium()

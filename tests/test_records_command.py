@@ -9,7 +9,8 @@ import tomllib
 import numpy as np
 import pytest
 
-from tests.test_store import BASE, MAKER, OTHER, add, config, forbid, made_up, nobody, plan, shared  # noqa: F401
+from tests.test_database import forbid, nobody, shared  # noqa: F401
+from tests.test_store import BASE, MAKER, OTHER, add, config, made_up, plan
 from toybench.cli import main
 from toybench.loading import dump_run, load_run, overlay
 from toybench.store import Store

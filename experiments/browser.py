@@ -1,9 +1,10 @@
-"""How fast the app answers in a real browser: prints a table of latencies in seconds.
+"""The app in a real browser: how fast it answers, and how it looks.
 
-    python -m experiments.benchmark_app [--moves 8] [--chromium PATH]      some 60 s; needs the extras `app` and `dev`
+    python -m experiments.browser latencies [--moves 8]      some 60 s; prints a table, in seconds
+    python -m experiments.browser screenshots [FOLDER]       some 60 s; the README's, into docs/
 
-A server is started on a free port, with its compiled programs in the usual cache. A latency is from the key that moves
-a slider to the moment the page's sentence has changed and nothing runs any more.
+Needs the extras `app` and `dev`, and a Chromium (`--chromium PATH` says where). A server is started on a free port. A
+latency is from the key that moves a slider to the moment the page's sentence has changed and nothing runs any more.
 """
 
 from __future__ import annotations
@@ -113,42 +114,71 @@ def slider(page: Any, label: str) -> Any:
     return page.get_by_role("slider", name=label)
 
 
+def latencies(page: Any, address: str, moves: int) -> None:
+    """Measure, and print a table."""
+    rows: list[tuple[str, list[float]]] = []
+    outside = watch_requests(page)
+    rows.append(("first paint, server just started", [first_paint(page, address)]))
+    settled(page)
+    rows.append(("first paint, another page", [first_paint(page, address) for _ in range(3)]))
+    settled(page)
+    first_paint(page, f"{address}/?preset=default&seeds=100:103&a.outer.lr=0.0463")
+    settled(page)
+    time.sleep(8)  # the programs are made ready
+    for tab, label, key in (
+        ("Cluster", "local steps H", "ArrowRight"),
+        ("Outer", "learning rate", "ArrowRight"),
+        ("Outer", "momentum β", "ArrowLeft"),
+    ):
+        page.get_by_role("tab", name=tab).click()
+        handle = slider(page, label)
+        seconds = [timed(page, lambda handle=handle, key=key: handle.press(key)) for _ in range(moves)]
+        rows.append((f"move of {label!r}", seconds))
+    page.get_by_role("tab", name="Cluster").click()
+    handle = slider(page, "workers k")
+    rows.append(("another number of workers", [timed(page, lambda: handle.press("ArrowRight")) for _ in range(2)]))
+    rows.append(("the same again", [timed(page, lambda: handle.press("ArrowLeft")) for _ in range(2)]))
+    print(f"{'':36} {'median':>8} {'largest':>8} {'of':>4}")
+    for name, seconds in rows:
+        print(f"{name:36} {median(seconds):8.2f} {max(seconds):8.2f} {len(seconds):4}")
+    print(f"requests beyond this machine: {len(outside)}{''.join(f'{chr(10)}  {url}' for url in outside)}")
+
+
+SWEPT = "/sweep?preset=fast&seeds=0:4&a="
+
+
+def screenshots(page: Any, address: str, folder: Path) -> None:
+    """One of each page."""
+    for name, at in PICTURES.items():
+        page.goto(f"{address}{at}")
+        page.wait_for_selector("[data-testid='stHeading']")
+        settled(page)
+        page.wait_for_timeout(1500)
+        page.screenshot(path=folder / f"app-{name}.png", full_page=True)
+
+
+PICTURES = {
+    "explore": "/",
+    "compare": "/compare?part=leaderboard",
+    "promote": "/promote",
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["latencies", "screenshots"])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs")
     parser.add_argument("--moves", type=int, default=8)
     parser.add_argument("--chromium")
     arguments = parser.parse_args()
     path = chromium(arguments.chromium)
     if path is None:
         raise SystemExit("chromium: none is installed; --chromium says where one is")
-    rows: list[tuple[str, list[float]]] = []
     with server() as address, browser(path) as page:
-        outside = watch_requests(page)
-        rows.append(("first paint, server just started", [first_paint(page, address)]))
-        settled(page)
-        rows.append(("first paint, another page", [first_paint(page, address) for _ in range(3)]))
-        settled(page)
-        single = f"{address}/?preset=default&seeds=100:103&a.outer.lr=0.0463"
-        page.goto(single)
-        page.wait_for_selector("[data-testid='stVegaLiteChart'] :is(canvas, svg.marks)")
-        settled(page)
-        time.sleep(8)  # the programs are made ready
-        handle = slider(page, "local steps H")
-        moves = [timed(page, lambda: handle.press("ArrowRight")) for _ in range(arguments.moves)]
-        rows.append(("move of H, and so of the reference", moves))
-        page.get_by_role("tab", name="Outer").click()
-        for label, key in (("learning rate", "ArrowRight"), ("momentum β", "ArrowLeft")):
-            handle = slider(page, label)
-            moves = [timed(page, lambda handle=handle, key=key: handle.press(key)) for _ in range(arguments.moves)]
-            rows.append((f"move of {label!r}", moves))
-        page.get_by_role("tab", name="Cluster").click()
-        handle = slider(page, "workers k")
-        rows.append(("another number of workers", [timed(page, lambda: handle.press("ArrowRight")) for _ in range(2)]))
-        rows.append(("the same again", [timed(page, lambda: handle.press("ArrowLeft")) for _ in range(2)]))
-    print(f"{'':45} {'median':>8} {'largest':>8} {'of':>4}")
-    for name, seconds in rows:
-        print(f"{name:45} {median(seconds):8.2f} {max(seconds):8.2f} {len(seconds):4}")
-    print(f"requests beyond this machine: {len(outside)}{''.join(f'{chr(10)}  {url}' for url in outside)}")
+        if arguments.what == "latencies":
+            latencies(page, address, arguments.moves)
+        else:
+            screenshots(page, address, arguments.folder)
 
 
 if __name__ == "__main__":

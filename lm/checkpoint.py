@@ -80,6 +80,11 @@ class Checkpoints:
         points = [Point(*point) for point in meta["points"]]
         return Saved(arrivals, State(server, pulled, tuple(state["inner_states"])), points)
 
+    def last(self) -> int | None:
+        """Arrivals taken at the last whole checkpoint."""
+        self.wait()
+        return self._manager.latest_step()
+
     def wait(self) -> None:
         """Until what was begun is whole."""
         self._manager.wait_until_finished()

@@ -143,6 +143,14 @@ class Gaussians(Settings):
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A task of a kind that is not known here, as a record has it: it can be listed and compared, not trained."""
+
+    kind: str
+    values: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Cluster(Settings):
     """Workers, their speeds, and when they restart (paper, Algorithms 2, 4 and 5)."""
 

@@ -16,6 +16,7 @@ from toybench.config import (
     Budget,
     Cluster,
     ConfigError,
+    Foreign,
     Gaussians,
     Run,
     Settings,
@@ -70,8 +71,13 @@ def load_section(section: str, table: Any, choices: Choices = CHOICES) -> Settin
         raise error.under(section) from None
 
 
-def load_run(tables: Mapping[str, Any], choices: Choices = CHOICES) -> Run:
+def load_run(tables: Mapping[str, Any], choices: Choices = CHOICES, *, foreign: bool = False) -> Run:
     """A run from nested tables, as in a TOML file; what is left out takes its default.
+
+    Args:
+        tables: by section.
+        choices: what the sections choose from.
+        foreign: take a task of a kind that is not among them as it is: of a record.
 
     Raises:
         ConfigError: an unknown key, a wrong type or a value out of bounds.
@@ -80,8 +86,21 @@ def load_run(tables: Mapping[str, Any], choices: Choices = CHOICES) -> Run:
     for key in tables:
         if key not in sections:
             raise ConfigError(key, f"unknown section; {nearest(key, sections)}")
-    loaded: dict[str, Any] = {name: load_section(name, tables.get(name, {}), choices) for name in sections}
-    return Run(**loaded)
+    own = _foreign(tables.get("task"), choices) if foreign else None
+    loaded: dict[str, Any] = {
+        name: load_section(name, tables.get(name, {}), choices) for name in sections if own is None or name != "task"
+    }
+    return Run(**({"task": own} if own else {}), **loaded)
+
+
+def _foreign(table: Any, choices: Choices) -> Foreign | None:
+    """A task's table, if its kind is unknown."""
+    tag, classes = choices["task"]
+    kind = table.get(tag) if isinstance(table, Mapping) else None
+    if not isinstance(kind, str) or kind in classes:
+        return None
+    items = ((key, tuple(value) if isinstance(value, list) else value) for key, value in table.items() if key != tag)
+    return Foreign(kind, tuple(sorted(items)))
 
 
 def dump_run(run: Run, choices: Choices = CHOICES) -> dict[str, dict[str, Any]]:
@@ -89,6 +108,9 @@ def dump_run(run: Run, choices: Choices = CHOICES) -> dict[str, dict[str, Any]]:
     tables = {}
     for section in (f.name for f in fields(Run)):
         settings = getattr(run, section)
+        if isinstance(settings, Foreign):
+            tables[section] = {choices[section][0]: settings.kind} | dict(settings.values)
+            continue
         table = {f.name: getattr(settings, f.name) for f in fields(settings) if getattr(settings, f.name) is not None}
         table = {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
         if section in choices:

@@ -81,7 +81,7 @@ class Queries(Database):
             columns = {name: column[None] for name, column in self.columns(number).items()}
             seed, document = row[0]
             if document not in loaded:
-                loaded[document] = load_run(json.loads(document))
+                loaded[document] = load_run(json.loads(document), foreign=True)
             run = loaded[document]
             found.append(Curves(run, (seed,), columns.pop("local_steps"), columns.pop("time"), columns))
         return found

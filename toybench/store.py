@@ -136,7 +136,7 @@ class Store(Queries):
         query = "SELECT plan, document FROM sweeps JOIN makers ON makers.id = maker WHERE name = ?"
         plan, maker = map(json.loads, self._rows(query, (name,))[0])
         documents = self._documents(plan["configs"])
-        runs = [load_run(documents[number]) for number in plan["configs"]]
+        runs = [load_run(documents[number], foreign=True) for number in plan["configs"]]
         calls = [Call(tuple(runs), tuple(seeds), lanes) for runs, seeds, lanes in plan["calls"]]
         return Plan(name, runs, tuple(plan["seeds"]), calls, plan["search"]), maker
 

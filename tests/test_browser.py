@@ -4,8 +4,7 @@ import sqlite3
 
 import pytest
 
-from experiments.browser import browser, chromium, first_paint, sentence, server, settled, slider, watch_requests
-from experiments.browser import timed
+from experiments.browser import browser, chromium, first_paint, sentence, server, settled, slider, timed, watch_requests
 
 pytest.importorskip("playwright", reason="no playwright: pip install playwright")
 PATH = chromium()

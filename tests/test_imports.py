@@ -117,8 +117,9 @@ LAW = {
     "arguments": row("config loading presets"),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),
-    "__main__": row("interrupt", "cli"),
-    "cli": row("toybench arguments config interrupt " + " ".join(f"commands.{name}" for name in COMMANDS)),
+    "shell": row("toybench arguments config interrupt"),
+    "cli": row("arguments shell " + " ".join(f"commands.{name}" for name in COMMANDS)),
+    "__main__": row("interrupt", "cli shell"),
 }
 COMMANDS_LOAD = {
     "arguments",

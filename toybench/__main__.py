@@ -8,7 +8,8 @@ from toybench.interrupt import INTERRUPT
 def main() -> None:
     """Run the command line and end the process."""
     INTERRUPT.install()
-    from toybench.cli import leave, main
+    from toybench.cli import main
+    from toybench.shell import leave
 
     leave(main())
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from toybench.config import ConfigError, Run, annotations_of, check_seeds, describe
-from toybench.loading import CHOICES, PLAIN, dump_run, nearest, overlay_text, read_text, read_toml
+from toybench.loading import CHOICES, PLAIN, Choices, dump_run, nearest, overlay_text, read_text, read_toml
 from toybench.presets import load_preset, preset_names
 
 MOST_SEEDS = 100_000
@@ -66,9 +66,9 @@ def _default_text(value: Any) -> str:
     return f" (default {str(text).lower() if isinstance(text, bool) else text})"
 
 
-def _section_fields(section: str) -> dict[str, tuple[Any, Any, list[str]]]:
+def _section_fields(section: str, choices: Choices = CHOICES) -> dict[str, tuple[Any, Any, list[str]]]:
     """name -> (field, annotation, the choices that have it) over all settings classes of a section."""
-    classes = CHOICES[section][1] if section in CHOICES else {"": PLAIN[section]}
+    classes = choices[section][1] if section in choices else {"": PLAIN[section]}
     found: dict[str, tuple[Any, Any, list[str]]] = {}
     for name, cls in classes.items():
         for f in fields(cls):  # type: ignore[arg-type]
@@ -76,20 +76,20 @@ def _section_fields(section: str) -> dict[str, tuple[Any, Any, list[str]]]:
     return found
 
 
-def add_settings(parser: argparse.ArgumentParser, preset: Run) -> None:
+def add_settings(parser: argparse.ArgumentParser, preset: Run, choices: Choices = CHOICES) -> None:
     """A dotted flag for every field of the configuration; its default is the preset's, or else its method's."""
-    tables = dump_run(preset)
+    tables = dump_run(preset, choices)
     for section in (f.name for f in fields(Run)):
         group = parser.add_argument_group(section)
-        if section in CHOICES:
-            tag, classes = CHOICES[section]
+        if section in choices:
+            tag, classes = choices[section]
             text = f"one of {', '.join(classes)}; another than the preset's starts from its own defaults"
             chosen = _default_text(tables[section][tag])
             group.add_argument(f"--{section}.{tag}", nargs=1, metavar="NAME", help=text + chosen)
-        for name, (f, annotation, owners) in _section_fields(section).items():
+        for name, (f, annotation, owners) in _section_fields(section, choices).items():
             kind = describe(annotation).replace(" or nothing", "")
             unit = f" [{f.metadata['unit']}]" if f.metadata["unit"] else ""
-            every = section not in CHOICES or len(owners) == len(CHOICES[section][1])
+            every = section not in choices or len(owners) == len(choices[section][1])
             whose = "" if every else f"; only {', '.join(owners)}"
             default = _default_text(getattr(getattr(preset, section), name, f.default))
             text = f"{f.metadata['help']}{unit}; {kind}{whose}{default}".replace("%", "%%")

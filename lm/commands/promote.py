@@ -1,0 +1,98 @@
+"""`python -m lm promote`: from a configuration of the toy to a language-model run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lm.config import SIZES
+from lm.promote import ACCELERATORS, UTILISATION, Change, Estimate, changes, estimate, promote, write_toml
+from toybench.arguments import add_store, file_tables
+from toybench.config import ConfigError, Run
+from toybench.console import print_json
+from toybench.loading import load_run
+
+
+def add(parser: argparse.ArgumentParser, preset: Run) -> None:
+    parser.add_argument("source", metavar="RECORD|RUN.toml", help="the number of a stored run, or a configuration")
+    parser.add_argument("--size", required=True, metavar="NAME", help=f"one of {', '.join(SIZES)}")
+    parser.add_argument("--data", metavar="FOLDER", help="of prepared tokens, instead of the size's own")
+    parser.add_argument("-o", "--out", metavar="FILE", help="the run file (default: standard output)")
+    text = f"what the hours are of: one of {', '.join(ACCELERATORS)} (default h100)"
+    parser.add_argument("--accelerator", default="h100", metavar="NAME", help=text)
+    text = f"share of its peak that is reached (default {UTILISATION}, assumed)"
+    parser.add_argument("--utilisation", type=float, default=UTILISATION, metavar="SHARE", help=text)
+    add_store(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from toybench.records import write_whole
+
+    before, source = source_of(arguments)
+    after = promote(before, arguments.size, arguments.data)
+    taken, changed = estimate(after, arguments.accelerator, arguments.utilisation), changes(before, after)
+    text = write_toml(after, source, arguments.size)
+    if arguments.out is not None:
+        write_whole(Path(arguments.out), text)
+    if arguments.json:
+        rows = [change._asdict() for change in changed]
+        print_json({"source": source, "run": text, "changes": rows, "estimate": document(taken)})
+        return 0
+    if arguments.out is None:
+        print(text, end="")
+    print("\n".join([f"promoted from {source}", *said(changed), *told(taken)]), file=sys.stderr)
+    return 0
+
+
+def source_of(arguments: argparse.Namespace) -> tuple[Run, str]:
+    """The configuration to promote, and how to say where it comes from.
+
+    Raises:
+        ConfigError: there is no such run or file.
+    """
+    if arguments.source.isdecimal():
+        from toybench.store import Store
+
+        with Store(arguments.store, writable=False) as store:
+            found = store.describe(int(arguments.source[:18]))
+        return load_run(found["configuration"]), f"run {arguments.source} of {arguments.store}"
+    arguments.file = arguments.source
+    tables = file_tables(arguments)
+    description = tables.pop("description", "")
+    if description and not isinstance(description, str):
+        raise ConfigError("description", f"expected text, got {description!r}")
+    return load_run(tables), arguments.source
+
+
+def said(changed: list[Change]) -> list[str]:
+    """What changes, a line a setting."""
+    lines = [f"  {key}: {'–' if old is None else old} → {'–' if new is None else new}" for key, old, new in changed]
+    return ["cluster and outer settings are kept; these change:", *lines]
+
+
+def told(taken: Estimate) -> list[str]:
+    """The estimate in lines."""
+    by_part = ", ".join(f"{name} {part.each * part.times:,}" for name, part in taken.parts.items())
+    return [
+        f"parameters: {taken.parameters:,} ({by_part})",
+        f"tokens: {taken.tokens:,}; floating point operations: {taken.operations:.3g}",
+        f"memory for parameters and moments of all workers: {taken.memory / 1e9:.2f} GB, activations beside it"
+        + ("" if taken.fits else f"; more than one {taken.accelerator.name} has"),
+        f"hours of one {taken.accelerator.name} at {100 * taken.utilisation:.0f} % of its peak: {taken.hours:.3g}",
+    ]
+
+
+def document(taken: Estimate) -> dict:
+    """The estimate as JSON."""
+    return {
+        "parameters": taken.parameters,
+        "parts": {name: part.each * part.times for name, part in taken.parts.items()},
+        "tokens": taken.tokens,
+        "operations": taken.operations,
+        "memory": taken.memory,
+        "accelerator": taken.accelerator.name,
+        "utilisation": taken.utilisation,
+        "hours": taken.hours,
+        "fits": taken.fits,
+    }

@@ -327,13 +327,13 @@ def test_an_interrupt_waits_for_a_step_only_where_something_is_kept(monkeypatch)
     assert ended == [130, 130]
 
 
-@pytest.mark.parametrize("after", [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0])
+@pytest.mark.parametrize("after", [0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0])
 def test_an_interrupt_at_any_moment_ends_with_130_and_nothing_by_halves(after, tmp_path):
-    """While Python starts (nobody can answer yet), while jax is imported, compiles and trains."""
+    """While jax is imported, compiles and trains; while Python itself starts nobody can answer."""
     command = [
         sys.executable,
-        "-m",
-        "toybench",
+        "-c",
+        "import sys; print('begun', file=sys.stderr, flush=True); from toybench.__main__ import main; main()",
         "run",
         *FAST,
         *("--seeds", "20", "--budget.rounds", "4000", "--budget.evaluations", "500"),  # longer than any wait here
@@ -342,53 +342,9 @@ def test_an_interrupt_at_any_moment_ends_with_130_and_nothing_by_halves(after, t
         str(tmp_path / "out"),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "begun\n"
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 or (after < 0.15 and process.returncode == -signal.SIGINT)  # Python was starting
-    assert "Traceback" not in errors or after < 0.15
+    assert process.returncode == 130 and "Traceback" not in errors
     assert printed == "" and not [*tmp_path.rglob("*.json*")]  # nothing by halves, and it was not simply finished
-
-
-@pytest.mark.parametrize("into", ["| true", "> /dev/full", ">&-"])
-def test_what_cannot_be_printed_is_written_all_the_same(into, tmp_path):
-    for command, files in (("run --seeds 1", ["run.json"]), ("demo --seeds 2", ["demo.json", "demo.png"])):
-        out = tmp_path / command.split()[0]
-        line = f"{sys.executable} -m toybench {command} --preset fast --out {out} {into}"
-        subprocess.run(["bash", "-c", line], capture_output=True, timeout=120)
-        assert sorted(path.name for path in out.iterdir()) == files
-
-
-def test_a_flag_for_another_method_keeps_what_the_file_says(tmp_path, capsys):
-    (tmp_path / "run.toml").write_text("[outer]\nlr = 0.3\n")
-    main(["run", str(tmp_path / "run.toml"), *FAST, "--seeds", "1", "--outer.method", "sgd"])
-    assert "outer sgd: lr 0.3" in capsys.readouterr().out
-
-
-def test_a_file_for_a_method_that_a_flag_chooses(tmp_path, capsys):
-    (tmp_path / "run.toml").write_text("[outer]\nactivation = 0.5\n")
-    main(["timeline", str(tmp_path / "run.toml"), *FAST, "--outer.method", "delayed_nesterov", "--json"])
-    assert capsys.readouterr().err.count("warning") == 1
-    with pytest.raises(SystemExit):
-        main(["timeline", str(tmp_path / "run.toml"), *FAST])
-    assert "run.toml: outer.activation: nesterov has no such setting" in capsys.readouterr().err
-
-
-def test_help_shows_the_values_of_the_preset_asked_for(capsys):
-    for preset in ("default", "notebook"):
-        run = load_preset(preset)
-        with pytest.raises(SystemExit):
-            main(["run", "--preset", preset, "--help"])
-        shown = " ".join(capsys.readouterr().out.split())
-        assert f"(default {run.cluster.local_steps})" in shown and f"(default {run.inner.lr})" in shown
-
-
-def test_a_run_says_which_settings_it_resolved_to(capsys):
-    main(["run", *FAST, "--seeds", "1", "--outer.method", "sgd"])
-    assert f"outer sgd: lr {METHODS['sgd'].settings().lr}" in capsys.readouterr().out
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(["--version"])
-    assert exit.value.code == 0 and capsys.readouterr().out == f"toybench {__version__}\n"

@@ -12,6 +12,7 @@ from lm.config import CHOICES
 from lm.train import Point, State, Training
 from toybench.config import ConfigError
 from toybench.loading import dump_run
+from toybench.task import Task
 
 SCHEMA = 1
 
@@ -115,6 +116,29 @@ class Checkpoints:
         state = jax.eval_shape(self._training.begin)
         pulled = [state.pulled[0]] * versions
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
+
+
+def read_parameters(folder: Path, task: Task) -> Any:
+    """The server's parameters in the last checkpoint of a run, of any method, cluster and length.
+
+    Raises:
+        ConfigError: there is none, or it is of another model.
+    """
+    like = jax.eval_shape(task.init, jax.random.key(0))
+    names = [f"['server']['params']{name}" for name in _names(like)]
+    if not folder.is_dir():
+        raise ConfigError("init", f"{str(folder)!r} holds no checkpoints")
+    manager = ocp.CheckpointManager(folder.absolute())
+    try:
+        if (arrivals := manager.latest_step()) is None:
+            raise ConfigError("init", f"{str(folder)!r} holds no checkpoints")
+        found = manager.restore(arrivals, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    finally:
+        manager.close()
+    shapes = {name: found[name].shape for name in names if name in found}
+    if shapes != {name: leaf.shape for name, leaf in zip(names, jax.tree.leaves(like))}:
+        raise ConfigError("init", f"the checkpoint in {str(folder)!r} is of another model")
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in names])
 
 
 def _distinct(trees: tuple[Any, ...]) -> tuple[list[Any], list[int]]:

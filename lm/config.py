@@ -123,11 +123,16 @@ TWIN = replace(SIZES["tiny"].model, width=16, heads=2, head_size=8, sequence=16,
 CHOICES: Choices = {**TOY_CHOICES, "task": ("kind", {"language_model": LanguageModel})}
 
 
-def default_run() -> Run:
-    """The run that every machine can make: small, on the standard library's sources."""
+def default_arms() -> dict[str, Run]:
+    """What every machine can train: small, on the standard library's sources; the paper's proposal and its reference."""
     from toybench.outer import METHODS
 
-    size = SIZES["tiny"]
-    outer: Outer = METHODS["delayed_nesterov"].settings(lr=0.7)
-    cluster = Cluster(local_steps=10, dynamic_steps=True)
-    return Run(size.model, cluster, size.inner, outer, size.budget(cluster))
+    size, nesterov = SIZES["tiny"], METHODS["nesterov"].settings(lr=0.7)
+    cluster = Cluster(local_steps=10)
+    delayed = METHODS["delayed_nesterov"].settings(lr=0.7)
+
+    def arm(outer: Outer, **rules: bool) -> Run:
+        own = replace(cluster, **rules)
+        return Run(size.model, own, size.inner, outer, size.budget(own))
+
+    return {"sync": arm(nesterov, barrier=True), "dn_dylu": arm(delayed, dynamic_steps=True)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ from lm.train import NotFinite, Point, State, Training
 from toybench.config import Run
 from toybench.curves import Curves
 from toybench.loading import dump_run, load_run
+from toybench.records import maker
 
 
 class Progress(NamedTuple):
@@ -83,7 +86,8 @@ def carry_out(
         if checkpoints is not None:
             checkpoints.save(arrivals, state, points)
 
-    for e, state, loss in training.arrivals(state, begin):
+    for e, after, loss in training.arrivals(state, begin):
+        state = after
         losses.append((e, loss))
         if len(losses) > 1:  # looked at one arrival late, so that the device need not wait
             _check(training, *losses.pop(0), checkpoints)
@@ -124,6 +128,12 @@ def _check(training: Training, e: int, loss: jax.Array, checkpoints: Checkpoints
 def as_record(run: Run) -> Run:
     """A run as the store keeps it, which knows no language models."""
     return load_run(dump_run(run, CHOICES), foreign=True)
+
+
+def maker_of(training: Training) -> dict[str, str]:
+    """Who makes a language-model run: what makes one of the toy, and the sources of this package."""
+    sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes)}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

@@ -1,0 +1,19 @@
+"""The command `python -m lm`."""
+
+from __future__ import annotations
+
+from lm.commands import promote, train
+from lm.config import default_arms
+from toybench.shell import Shell, answer
+
+SHELL = Shell(
+    "python -m lm",
+    "Language models on a simulated cluster, trained by the toy's scheduler and outer optimizers.",
+    {"train": train, "promote": promote},
+    lambda argv: default_arms()["dn_dylu"],
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what a command line says; returns the exit status. Bad input raises SystemExit."""
+    return answer(SHELL, argv)

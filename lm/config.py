@@ -124,7 +124,7 @@ CHOICES: Choices = {**TOY_CHOICES, "task": ("kind", {"language_model": LanguageM
 
 
 def default_arms() -> dict[str, Run]:
-    """What every machine can train: small, on the standard library's sources; the paper's proposal and its reference."""
+    """What every machine can train, on the standard library's sources: the paper's proposal and its reference."""
     from toybench.outer import METHODS
 
     size, nesterov = SIZES["tiny"], METHODS["nesterov"].settings(lr=0.7)

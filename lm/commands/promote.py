@@ -8,10 +8,11 @@ from pathlib import Path
 
 from lm.config import SIZES
 from lm.promote import ACCELERATORS, UTILISATION, Change, Estimate, changes, estimate, promote, write_toml
-from toybench.arguments import add_store, file_tables
-from toybench.config import ConfigError, Run
+from toybench.arguments import add_store, flatten
+from toybench.config import Run
 from toybench.console import print_json
-from toybench.loading import load_run
+from toybench.loading import load_run, overlay, read_toml
+from toybench.presets import load_preset
 
 
 def add(parser: argparse.ArgumentParser, preset: Run) -> None:
@@ -57,12 +58,8 @@ def source_of(arguments: argparse.Namespace) -> tuple[Run, str]:
         with Store(arguments.store, writable=False) as store:
             found = store.describe(int(arguments.source[:18]))
         return load_run(found["configuration"]), f"run {arguments.source} of {arguments.store}"
-    arguments.file = arguments.source
-    tables = file_tables(arguments)
-    description = tables.pop("description", "")
-    if description and not isinstance(description, str):
-        raise ConfigError("description", f"expected text, got {description!r}")
-    return load_run(tables), arguments.source
+    # As `toybench run` does: a file is laid over the default preset.
+    return overlay(load_preset(), flatten(read_toml(arguments.source))), arguments.source
 
 
 def said(changed: list[Change]) -> list[str]:

@@ -106,13 +106,13 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     Raises:
         ConfigError: data that are not there or do not fit, or a model that does not fit the machine.
     """
-    from lm.data import open_corpus
+    from lm.data import Corpus
     from lm.task import LanguageTask
     from lm.train import Training
     from toybench.training import check_memory
 
     model, cluster = run.task, run.cluster
-    corpus = open_corpus(model.data, model.vocabulary)
+    corpus = Corpus.open(model.data, model.vocabulary)
     task = LanguageTask(model)
     check_memory(run, 1, 1, task)
     shards = corpus.split(cluster.num_shards, model.partition, seed)

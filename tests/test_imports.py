@@ -81,7 +81,7 @@ LAW = {
         "clusters config curves loading outer records statistics study tuning numpy", "plots.leaderboard"
     ),
     "probes": row("config engine inner outer outer.base records server task timeline training jax numpy optax"),
-    "selection": row("axes config curves loading store numpy"),
+    "selection": row("axes config curves loading statistics store numpy"),
     "plots": row(),
     "plots.style": row("config matplotlib numpy", "records"),
     "plots.curves": row("config curves plots.style selection statistics matplotlib numpy"),

@@ -113,6 +113,16 @@ LAW = {
         "plots.probes plots.timeline tomli_w",
     ),
     "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store tomli_w"),
+    "views.plans": row(
+        "arguments axes config loading presets selection store views.jobs views.scene views.work", "runtime sweep"
+    ),
+    "views.runner": row("toybench config"),
+    "views.outcomes": row("axes config curves plots.heatmap plots.rates selection store views.jobs"),
+    "views.charts_sweep": row("plots.style selection views.outcomes altair numpy"),
+    "views.sweep": row(
+        "axes config interrupt narrate selection store views.charts_sweep views.jobs views.outcomes views.plans "
+        "views.runner views.scene views.state pandas streamlit"
+    ),
     "views.pages": row("views.compare views.explore views.promote views.state views.sweep streamlit"),
     "arguments": row("config loading presets"),
     "interrupt": row(),

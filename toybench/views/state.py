@@ -60,6 +60,16 @@ def put_scene(scene: Scene) -> None:
     st.session_state["scene"] = scene
 
 
+def know_pages(pages: Mapping[str, Any]) -> None:
+    """The pages by name, for `go`."""
+    st.session_state["pages"] = dict(pages)
+
+
+def go(name: str) -> None:
+    """Switch to another page."""
+    st.switch_page(st.session_state["pages"][name])
+
+
 def complain(problem: str) -> None:
     """Say it at the top of the page."""
     st.session_state["problems"] = [*st.session_state.get("problems", []), problem]

@@ -107,7 +107,9 @@ def lines(drawn: dict[str, Any], swept: Swept, x: str) -> Chart:
     return alt.layer(
         base.mark_area(opacity=0.15 if len(names) <= 3 else 0.07, clip=True).encode(y=low, y2=high),
         base.mark_line(strokeWidth=2, clip=True).encode(y=up),
-        base.mark_circle(size=42, opacity=1, clip=True).encode(y=up, tooltip=tooltip),
+        base.mark_circle(size=42 if len(rows) < 60 * len(names) else 12, opacity=1, clip=True).encode(
+            y=up, tooltip=tooltip
+        ),
         failed.mark_point(**CROSS),
         shown.mark_point(filled=True, size=230, opacity=1, stroke="white", strokeWidth=1).encode(shape=shape),
     ).properties(height=HEIGHT + (24 * (1 + -(-len(names) // columns)) if title else 0))

@@ -126,15 +126,16 @@ def _alive(process: int, name: str) -> bool:
     """Whether a process is there that makes a sweep of this name; its number may be another's by now."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return False
-    own = Path(f"/proc/{process}/cmdline")
-    try:
-        words = own.read_bytes().split(b"\0")
     except OSError:
-        return not own.parent.parent.is_dir()  # a system without /proc
+        return False
+    own = Path(f"/proc/{process}")
+    try:
+        words = (own / "cmdline").read_bytes().split(b"\0")
+        state = (own / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return not own.parent.is_dir()  # a system without /proc
+    if words == [b""]:  # it ended and nobody asked how, or has just begun
+        return state not in "ZX"
     return b"toybench" in words and name.encode() in words
 
 

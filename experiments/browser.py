@@ -151,7 +151,7 @@ def screenshots(page: Any, address: str, folder: Path) -> None:
     """One of each page."""
     for name, at in PICTURES.items():
         page.goto(f"{address}{at}")
-        page.wait_for_selector("[data-testid='stHeading']")
+        page.wait_for_selector("h3")
         settled(page)
         page.wait_for_timeout(1500)
         page.screenshot(path=folder / f"app-{name}.png", full_page=True)
@@ -165,7 +165,7 @@ PICTURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["latencies", "screenshots"])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs")
     parser.add_argument("--moves", type=int, default=8)

@@ -30,4 +30,5 @@ def show(records: Path) -> None:
             partial(state.page, promote.body), title="Promote", icon=":material/rocket_launch:", url_path="promote"
         ),
     ]
+    state.know_pages({page.url_path or "explore": page for page in pages})
     st.navigation(pages, position="top").run()

@@ -124,6 +124,21 @@ LAW = {
         "views.runner views.scene views.state pandas streamlit"
     ),
     "views.pages": row("views.compare views.explore views.promote views.state views.sweep streamlit"),
+    "views.stored": row("arguments axes config curves selection store streamlit"),
+    "views.recorded": row("config records streamlit"),
+    "views.charts_compare": row("plots.curves plots.style altair pandas"),
+    "views.compare_run": row("config loading selection views.scene views.state views.stored streamlit", "tomli_w"),
+    "views.compare_records": row(
+        "config curves plots.curves plots.style presets selection views.charts_compare views.compare_run views.scene "
+        "views.state views.stored pandas streamlit",
+        "report",
+    ),
+    "views.compare_board": row(
+        "clusters config leaderboard loading study views.charts_compare views.recorded views.scene views.state pandas "
+        "streamlit"
+    ),
+    "views.compare_paper": row("config views.recorded views.state streamlit"),
+    "views.compare": row("views.compare_board views.compare_paper views.compare_records views.state streamlit"),
     "arguments": row("config loading presets"),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),

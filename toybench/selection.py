@@ -32,12 +32,18 @@ def select(store: Store, *, sweep: str | None = None, where: Mapping[str, Any] |
         asked = [("sweep", sweep)] * (sweep is not None) + [*(where or {}).items()]
         said = ", ".join(f"{key}={text(value)}" for key, value in asked)
         raise ConfigError("store", f"no runs in {str(store.path)!r}" + (f" with {said}" if said else ""))
-    found: dict[Run, dict[int, Curves]] = {}
-    for one in store.read(numbers):
-        found.setdefault(one.run, {})[one.seeds[0]] = one
-    older = len(numbers) - sum(map(len, found.values()))
+    found = together(store.read(numbers))
+    older = len(numbers) - sum(len(setting.seeds) for setting in found)
     if older:
         warnings.warn(f"{older} runs were made again by other code or versions; the latest count", ConfigWarning, 2)
+    return found
+
+
+def together(runs: Iterable[Curves]) -> list[Curves]:
+    """Runs of one seed each put together by configuration, seeds ascending; of a run that comes twice, the last."""
+    found: dict[Run, dict[int, Curves]] = {}
+    for one in runs:
+        found.setdefault(one.run, {})[one.seeds[0]] = one
     return [join([seeds[seed] for seed in sorted(seeds)]) for seeds in found.values()]
 
 

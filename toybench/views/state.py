@@ -122,6 +122,14 @@ def widget(make: Callable, label: str, name: str, default: Any, read: Callable[[
     return kept(name)
 
 
+def pick(make: Callable, label: str, name: str, options: Sequence[str], default: str = "", **more: Any) -> str:
+    """A widget that chooses one of some texts; a choice that is no more among them gives way to the default."""
+    default = default if default in options else options[0]
+    if kept(name, default, one_of(*options)) not in options:
+        keep(name, default)
+    return widget(make, label, name, default, options=options, **more)
+
+
 def publish(choices: Mapping[str, tuple[Any, Any]], *, with_scene: bool = True) -> None:
     """Put the scene, and the choices (value and default) that are not at their defaults, into the query string."""
     query = encode(scene()) if with_scene else {}

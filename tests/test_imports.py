@@ -124,7 +124,7 @@ LAW = {
         "views.runner views.scene views.state pandas streamlit"
     ),
     "views.pages": row("views.compare views.explore views.promote views.state views.sweep streamlit"),
-    "views.stored": row("arguments axes config curves selection store streamlit"),
+    "views.stored": row("arguments axes config curves loading selection store streamlit"),
     "views.recorded": row("config records streamlit"),
     "views.charts_compare": row("plots.curves plots.style altair pandas"),
     "views.compare_run": row("config loading selection views.scene views.state views.stored streamlit", "tomli_w"),

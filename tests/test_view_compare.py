@@ -209,7 +209,8 @@ def test_runs_are_listed_with_what_they_differ_in(runs):
     assert f"8 runs of 4 configurations in `{runs}`" in words(test)
     assert list(table["run"]) == list(range(1, 9))
     assert list(table["loss"][:6]) == pytest.approx([0.7, 0.73, 0.5, 0.53, 0.6, 0.63])
-    assert {"outer.lr", "outer.method", "cluster.sec_per_step", "seed", "created"} <= {*table}
+    columns = ["run", "cluster.sec_per_step", "outer.method", "outer.lr", "seed", "loss", "diverged"]
+    assert [*table] == [*columns, "simulated_time", "created"]  # and no momentum, which SGD has not
     assert list(table["cluster.sec_per_step"][6:]) == ["1 2", "1 2"]
     assert list(table["diverged"]) == [""] * 7 + ["diverged"]
     assert query_of(test) == {}

@@ -32,7 +32,9 @@ DEFAULTS = {
 }
 ARROWS = {"up": "↑ least first", "down": "↓ most first"}
 NAMES = {"loss": "final loss", "simulated_time": "simulated time", "seconds": "wall seconds", "created": "made"}
+METHOD = st.column_config.Column(width=150)
 COLUMNS: dict[str, Any] = {
+    "outer.method": METHOD,
     "loss": st.column_config.NumberColumn("final loss", format="%.4f"),
     "simulated_time": st.column_config.NumberColumn("simulated time (s)", format="localized"),
     "diverged": st.column_config.Column("", width="small"),
@@ -257,5 +259,5 @@ def legend(drawn: dict[str, Any]) -> None:
         | {"seeds": line["seeds"], "diverged": line["diverged"], "mean final loss": f"{line['final_loss']:.4f}"}
         for i, line in enumerate(drawn["lines"])
     ]
-    picture = st.column_config.ImageColumn("", width=70)
-    st.dataframe(found, hide_index=True, width="content", height="content", column_config={"line": picture})
+    config = {"line": st.column_config.ImageColumn("", width=70), "outer.method": METHOD}
+    st.dataframe(found, hide_index=True, width="content", height="content", column_config=config)

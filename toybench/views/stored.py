@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ from toybench.arguments import known_key, read_where
 from toybench.axes import varied
 from toybench.config import ConfigError
 from toybench.curves import Curves
-from toybench.selection import select, together
+from toybench.loading import load_run
+from toybench.selection import distinctions, keys_of, select, together
 from toybench.store import Store
 
 SHOWN = 500  # rows of a table
 MOST_READ = 2_000  # runs whose curves a page reads at once
+MOST_LOADED = 500  # configurations that are told apart by what their methods imply
 MOST_COLUMNS = 8  # unless they are chosen
 ROW = ("run", "loss", "seed", "simulated_time", "seconds", "created")  # what every run can be sorted by
 Stamp = tuple[tuple[int, int] | None, ...]
@@ -115,7 +118,15 @@ def facts(path: Path, changed: Stamp, choice: Choice) -> Facts:
     with opened(path) as store:
         tables = store.configurations(**choice.chosen())
         keys = dict.fromkeys(f"{section}.{key}" for one in tables for section, own in one.items() for key in own)
-        return Facts(store.count(**choice.chosen()), len(tables), varied(tables)[:MOST_COLUMNS], list(keys))
+        return Facts(store.count(**choice.chosen()), len(tables), told_apart(tables)[:MOST_COLUMNS], list(keys))
+
+
+def told_apart(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What configurations differ in; without what their methods alone imply, where they are few enough to be loaded."""
+    if len(tables) <= MOST_LOADED:
+        with suppress(ConfigError):  # made by a toybench with other settings
+            return keys_of(distinctions([load_run(one) for one in tables]))
+    return varied(tables)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,23 +145,24 @@ def latencies(page: Any, address: str, moves: int) -> None:
     print(f"requests beyond this machine: {len(outside)}{''.join(f'{chr(10)}  {url}' for url in outside)}")
 
 
-SWEPT = "/sweep?preset=fast&seeds=0:4&a="
-
-
 def screenshots(page: Any, address: str, folder: Path) -> None:
-    """One of each page."""
+    """One of each page, into a folder; a small sweep is made for its own."""
     for name, at in PICTURES.items():
         page.goto(f"{address}{at}")
         page.wait_for_selector("h3")
         settled(page)
-        page.wait_for_timeout(1500)
+        if name == "sweep":
+            page.get_by_role("button", name="Run", exact=True).click()
+            page.wait_for_function("() => /runs are done/.test(document.body.innerText)")
+        page.wait_for_timeout(2000)
         page.screenshot(path=folder / f"app-{name}.png", full_page=True)
 
 
 PICTURES = {
     "explore": "/",
-    "compare": "/compare?part=leaderboard",
-    "promote": "/promote",
+    "sweep": "/sweep?preset=fast&seeds=0:8&y=cluster.dynamic_steps",
+    "compare": "/compare?compare=leaderboard",
+    "promote": "/promote?b.outer.method=delayed_nesterov",
 }
 
 
@@ -174,11 +176,13 @@ def main() -> None:
     path = chromium(arguments.chromium)
     if path is None:
         raise SystemExit("chromium: none is installed; --chromium says where one is")
-    with server() as address, browser(path) as page:
-        if arguments.what == "latencies":
-            latencies(page, address, arguments.moves)
-        else:
-            screenshots(page, address, arguments.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        store = {"TOYBENCH_STORE": f"{folder}/runs.sqlite"}
+        with server(ROOT, store) as address, browser(path) as page:
+            if arguments.what == "latencies":
+                latencies(page, address, arguments.moves)
+            else:
+                screenshots(page, address, arguments.folder)
 
 
 if __name__ == "__main__":

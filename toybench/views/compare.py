@@ -18,6 +18,7 @@ PARTS = {
 
 def body(records: Path | None = None) -> None:
     """The page; `records` is the folder of the committed records, where there is one."""
+    st.markdown("### Runs beside each other")
     part = state.widget(
         st.segmented_control,
         "part",

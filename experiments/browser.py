@@ -4,7 +4,7 @@
     python -m experiments.browser screenshots [FOLDER]       some 60 s; the README's, into docs/
 
 Needs the extras `app` and `dev`, and a Chromium (`--chromium PATH` says where). A server is started on a free port. A
-latency is from the key that moves a slider to the moment the page's sentence has changed and nothing runs any more.
+latency is from the key that moves a slider to the moment other curves are drawn and nothing runs any more.
 """
 
 from __future__ import annotations
@@ -91,13 +91,14 @@ def sentence(page: Any) -> str:
     return page.locator("[data-testid='stMarkdownContainer'] p", has_text="mean staleness").first.inner_text()
 
 
+LINES = "[...document.querySelectorAll('.mark-line path')].map(path => path.getAttribute('d')).join()"
+
+
 def timed(page: Any, act: Callable[[], Any]) -> float:
-    """Seconds from an act to another sentence on a page at rest."""
-    before, began = sentence(page), time.perf_counter()
+    """Seconds from an act to other curves on a page at rest."""
+    before, began = page.evaluate(f"() => {LINES}"), time.perf_counter()
     act()
-    text = "([before]) => [...document.querySelectorAll('p')].some(p => p.innerText.includes('mean staleness')) && "
-    text += "[...document.querySelectorAll('p')].find(p => p.innerText.includes('mean staleness')).innerText !== before"
-    page.wait_for_function(text, arg=[before])
+    page.wait_for_function(f"([before]) => {LINES} && {LINES} !== before", arg=[before])
     settled(page)
     return time.perf_counter() - began
 
@@ -153,14 +154,14 @@ def screenshots(page: Any, address: str, folder: Path) -> None:
         settled(page)
         if name == "sweep":
             page.get_by_role("button", name="Run", exact=True).click()
-            page.wait_for_function("() => /runs are done/.test(document.body.innerText)")
+            page.wait_for_function("() => /all [0-9,]+ runs are done/i.test(document.body.innerText)")
         page.wait_for_timeout(2000)
         page.screenshot(path=folder / f"app-{name}.png", full_page=True)
 
 
 PICTURES = {
     "explore": "/",
-    "sweep": "/sweep?preset=fast&seeds=0:8&y=cluster.dynamic_steps",
+    "sweep": "/sweep?preset=fast&sweep.seeds=0:6&YY",
     "compare": "/compare?compare=leaderboard",
     "promote": "/promote?b.outer.method=delayed_nesterov",
 }

@@ -15,7 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator
 
 from toybench.config import ConfigError
 from toybench.curves import Curves
-from toybench.plots.style import MOST_LINES, Size, finite, legend_of, limits, line_style, panels, place_legend
+from toybench.plots.lines import finite, limits
+from toybench.plots.style import MOST_LINES, Size, legend_of, line_style, panels, place_legend
 from toybench.selection import keys_of, label, split, value_of
 from toybench.statistics import interval
 

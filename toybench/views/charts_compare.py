@@ -10,8 +10,8 @@ from urllib.parse import quote
 import altair as alt
 import pandas as pd
 
-from toybench.plots.curves import BANDS, UNITS, limits_of
-from toybench.plots.style import COLOURS
+from toybench.plots.curves import UNITS
+from toybench.plots.lines import BANDS, COLOURS, limits_of
 
 Layers = alt.LayerChart | alt.FacetChart
 MOST_POINTS = 300  # of a line

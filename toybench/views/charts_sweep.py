@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from toybench.plots.style import COLOURS, limits
+from toybench.plots.lines import COLOURS, limits
 from toybench.selection import Ranked, label, text, value_of
 from toybench.views.outcomes import Outcome, Swept
 

@@ -12,7 +12,7 @@ from toybench.config import ConfigError, Gaussians, Run
 from toybench.curves import Curves
 from toybench.loading import dump_run
 from toybench.narrate import sentence, title
-from toybench.plots.curves import line_of
+from toybench.plots.lines import line_of
 from toybench.statistics import relative_gap
 from toybench.timeline import Timeline
 from toybench.views import charts, controls, shipped, state, work

@@ -161,7 +161,7 @@ def screenshots(page: Any, address: str, folder: Path) -> None:
 
 PICTURES = {
     "explore": "/",
-    "sweep": "/sweep?preset=fast&sweep.seeds=0:6&YY",
+    "sweep": "/sweep?preset=fast&sweep.seeds=0:6&sweep.y=cluster.grace%3Dlinear:0:4:5",
     "compare": "/compare?compare=leaderboard",
     "promote": "/promote?b.outer.method=delayed_nesterov",
 }

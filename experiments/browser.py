@@ -4,7 +4,7 @@
     python -m experiments.browser screenshots [FOLDER]       some 60 s; the README's, into docs/
 
 Needs the extras `app` and `dev`, and a Chromium (`--chromium PATH` says where). A server is started on a free port. A
-latency is from the key that moves a slider to the moment the page's sentence has changed and nothing runs any more.
+latency is from the key that moves a slider to the moment other curves are drawn and nothing runs any more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,13 +91,14 @@ def sentence(page: Any) -> str:
     return page.locator("[data-testid='stMarkdownContainer'] p", has_text="mean staleness").first.inner_text()
 
 
+LINES = "[...document.querySelectorAll('.mark-line path')].map(path => path.getAttribute('d')).join()"
+
+
 def timed(page: Any, act: Callable[[], Any]) -> float:
-    """Seconds from an act to another sentence on a page at rest."""
-    before, began = sentence(page), time.perf_counter()
+    """Seconds from an act to other curves on a page at rest."""
+    before, began = page.evaluate(f"() => {LINES}"), time.perf_counter()
     act()
-    text = "([before]) => [...document.querySelectorAll('p')].some(p => p.innerText.includes('mean staleness')) && "
-    text += "[...document.querySelectorAll('p')].find(p => p.innerText.includes('mean staleness')).innerText !== before"
-    page.wait_for_function(text, arg=[before])
+    page.wait_for_function(f"([before]) => {LINES} && {LINES} !== before", arg=[before])
     settled(page)
     return time.perf_counter() - began
 
@@ -144,28 +146,29 @@ def latencies(page: Any, address: str, moves: int) -> None:
     print(f"requests beyond this machine: {len(outside)}{''.join(f'{chr(10)}  {url}' for url in outside)}")
 
 
-SWEPT = "/sweep?preset=fast&seeds=0:4&a="
-
-
 def screenshots(page: Any, address: str, folder: Path) -> None:
-    """One of each page."""
+    """One of each page, into a folder; a small sweep is made for its own."""
     for name, at in PICTURES.items():
         page.goto(f"{address}{at}")
-        page.wait_for_selector("[data-testid='stHeading']")
+        page.wait_for_selector("h3")
         settled(page)
-        page.wait_for_timeout(1500)
+        if name == "sweep":
+            page.get_by_role("button", name="Run", exact=True).click()
+            page.wait_for_function("() => /all [0-9,]+ runs are done/i.test(document.body.innerText)")
+        page.wait_for_timeout(2000)
         page.screenshot(path=folder / f"app-{name}.png", full_page=True)
 
 
 PICTURES = {
     "explore": "/",
-    "compare": "/compare?part=leaderboard",
-    "promote": "/promote",
+    "sweep": "/sweep?preset=fast&sweep.seeds=0:6&sweep.y=cluster.grace%3Dlinear:0:4:5",
+    "compare": "/compare?compare=leaderboard",
+    "promote": "/promote?b.outer.method=delayed_nesterov",
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["latencies", "screenshots"])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs")
     parser.add_argument("--moves", type=int, default=8)
@@ -174,11 +177,13 @@ def main() -> None:
     path = chromium(arguments.chromium)
     if path is None:
         raise SystemExit("chromium: none is installed; --chromium says where one is")
-    with server() as address, browser(path) as page:
-        if arguments.what == "latencies":
-            latencies(page, address, arguments.moves)
-        else:
-            screenshots(page, address, arguments.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        store = {"TOYBENCH_STORE": f"{folder}/runs.sqlite"}
+        with server(ROOT, store) as address, browser(path) as page:
+            if arguments.what == "latencies":
+                latencies(page, address, arguments.moves)
+            else:
+                screenshots(page, address, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toybench.axes import Axes, Range, axes_of_file, axes_of_words, differences, drawn, make_range, varied
+from toybench.axes import Axes, Range, axes_of_file, axes_of_words, differences, drawn, log_spaced, make_range, varied
 from toybench.config import ConfigError
 from toybench.loading import dump_run, overlay
 from toybench.presets import load_preset
@@ -291,3 +291,22 @@ def test_differences_are_what_tells_runs_apart():
 @given(st.lists(st.sampled_from(["outer.lr", "outer.momentum", "cluster.grace", "inner.lr"]), unique=True))
 def test_what_varies_is_what_was_changed(keys):
     assert set(varied([dump_run(BASE), dump_run(overlay(BASE, dict.fromkeys(keys, 0.123)))])) == set(keys)
+
+
+@pytest.mark.parametrize(
+    "values, log",
+    [
+        ([0.01, 0.1, 1], True),
+        ([1, 0.1, 0.1, 0.01], True),
+        ([0.1, 0.2, 0.3, 0.4], False),
+        ([30, 60, 120], True),
+        ([0, 0.1, 1, 10], False),
+        ([-1, 1, 10], False),
+        ([0.1, 0.8], True),
+        ([0.1, 0.7], False),
+        ([3], False),
+        ([], False),
+    ],
+)
+def test_numbers_that_stand_evenly_in_their_logarithms(values, log):
+    assert log_spaced(values) is log

@@ -81,14 +81,15 @@ LAW = {
         "clusters config curves loading outer records statistics study tuning numpy", "plots.leaderboard"
     ),
     "probes": row("config engine inner outer outer.base records server task timeline training jax numpy optax"),
-    "selection": row("axes config curves loading store numpy"),
+    "selection": row("axes config curves loading statistics store numpy"),
     "plots": row(),
-    "plots.style": row("config matplotlib numpy", "records"),
-    "plots.curves": row("config curves plots.style selection statistics matplotlib numpy"),
-    "plots.rates": row("config curves plots.style selection statistics matplotlib numpy"),
+    "plots.style": row("config plots.lines matplotlib", "records"),
+    "plots.lines": row("curves statistics numpy"),
+    "plots.curves": row("config curves plots.lines plots.style selection matplotlib"),
+    "plots.rates": row("config curves plots.lines plots.style selection statistics matplotlib numpy"),
     "plots.heatmap": row("config curves plots.style selection matplotlib numpy"),
     "plots.timeline": row("config plots.style timeline matplotlib numpy"),
-    "plots.probes": row("config plots.style matplotlib numpy"),
+    "plots.probes": row("config plots.lines plots.style matplotlib numpy"),
     "plots.demo": row("plots.timeline study training matplotlib numpy"),
     "plots.leaderboard": row("matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots.demo"),
@@ -103,17 +104,42 @@ LAW = {
     "views.work": row("config curves timeline views.jobs", "loading probes projection runtime training"),
     "views.shipped": row("curves loading records views.jobs views.work numpy"),
     "views.state": row("config views.jobs views.scene views.stories streamlit"),
-    "views.charts": row("plots.curves plots.style altair numpy pandas"),
+    "views.charts": row("plots.lines altair numpy pandas"),
     "views.controls": row(
         "clusters config loading narrate outer selection study views.scene views.state views.tex streamlit"
     ),
     "views.explore": row(
-        "config curves loading narrate plots.curves statistics timeline views.charts views.controls views.jobs "
+        "config curves loading narrate plots.lines statistics timeline views.charts views.controls views.jobs "
         "views.scene views.shipped views.state views.stories views.work streamlit",
         "plots.probes plots.timeline tomli_w",
     ),
     "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store tomli_w"),
-    "views.pages": row("views.compare views.explore views.promote views.state views.sweep streamlit"),
+    "views.plans": row(
+        "arguments axes config loading presets selection store views.jobs views.scene views.work", "runtime sweep"
+    ),
+    "views.runner": row("toybench config"),
+    "views.outcomes": row("axes config curves plots.heatmap plots.rates selection store views.jobs"),
+    "views.charts_sweep": row("plots.lines selection views.outcomes altair numpy"),
+    "views.sweep": row(
+        "axes config interrupt narrate selection store views.charts_sweep views.jobs views.outcomes views.plans "
+        "views.runner views.scene views.state pandas streamlit"
+    ),
+    "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.sweep"),
+    "views.stored": row("arguments axes config curves loading selection store streamlit"),
+    "views.recorded": row("config records streamlit"),
+    "views.charts_compare": row("plots.curves plots.lines altair pandas"),
+    "views.compare_run": row("config loading selection views.scene views.state views.stored streamlit", "tomli_w"),
+    "views.compare_records": row(
+        "config curves plots.curves plots.style presets selection views.charts_compare views.compare_run views.scene "
+        "views.state views.stored pandas streamlit",
+        "report",
+    ),
+    "views.compare_board": row(
+        "clusters config leaderboard loading study views.charts_compare views.recorded views.scene views.state pandas "
+        "streamlit"
+    ),
+    "views.compare_paper": row("config views.recorded views.state streamlit"),
+    "views.compare": row("views.compare_board views.compare_paper views.compare_records views.state streamlit"),
     "arguments": row("config loading presets"),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),

@@ -9,10 +9,12 @@ import pytest
 
 import experiments.paper.__main__ as paper
 from experiments.paper.__main__ import FULL, QUESTIONS, QUICK, RECORDS, save
-from experiments.paper.lab import Best, Claim, Lab, closes, own
+from experiments.paper.lab import SHAPE, Best, Claim, Lab, closes, own, quick_calls
 from toybench.curves import Curves
+from toybench.loading import overlay
 from toybench.presets import load_preset
 from toybench.statistics import Interval
+from toybench.training import static_part
 from toybench.tuning import Tuning
 
 ROOT = Path(__file__).parent.parent
@@ -32,10 +34,19 @@ def measure(runs, seeds):
     return found
 
 
+def answered(quick):
+    lab = Lab(load_preset("default"), QUICK if quick else FULL, measure, quick)
+    return {name: importlib.import_module(f"experiments.paper.{name}").answer(lab) for name in QUESTIONS}
+
+
 @pytest.fixture(scope="module")
 def answers():
-    lab = Lab(load_preset("default"), QUICK, measure, thin=4)
-    return {name: importlib.import_module(f"experiments.paper.{name}").answer(lab) for name in QUESTIONS}
+    return answered(quick=False)
+
+
+@pytest.fixture(scope="module")
+def quick_answers():
+    return answered(quick=True)
 
 
 def test_every_question_is_asked_and_every_file_is_a_question():
@@ -58,8 +69,36 @@ def test_verdicts_follow_from_the_losses(answers):
     assert verdicts["both help more than DN alone"] == "holds"  # a question of ours neither agrees nor disagrees
 
 
+def test_quickly_every_statement_of_the_paper_is_put_too(answers, quick_answers):
+    def put(answers):
+        return [c.statement for answer in answers.values() for c in answer.claims if c.of_the_paper]
+
+    assert put(quick_answers) == put(answers)
+
+
+def test_quickly_every_call_has_one_shape():
+    base = load_preset("default")
+    runs = [overlay(base, {"outer.lr": 0.1 * (i + 1), "cluster.barrier": i % 2 == 0}) for i in range(SHAPE[1] + 1)]
+    runs += [overlay(base, {"task.hidden": 8})]
+    calls = quick_calls(runs, QUICK.reported)
+    asked = sorted((i, seed) for call in calls for i in call.runs for seed in call.seeds)
+    assert asked == [(i, seed) for i in range(len(runs)) for seed in QUICK.reported]
+    assert {(len(call.seeds), call.lanes) for call in calls} == {SHAPE}
+    assert all(len({static_part(runs[i]) for i in call.runs}) == 1 for call in calls)
+    for seeds in (QUICK.tuning, QUICK.reported):
+        assert len(seeds) % SHAPE[0] == 0
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_report_says_how_it_was_made(quick, quick_answers, tmp_path):
+    save(quick_answers, tmp_path, "default", quick, 1.0)
+    text = (tmp_path / "report.md").read_text()
+    assert ("**A quick look, not to be quoted:**" in text) == ("without a runoff" in text) == quick
+    assert json.loads((tmp_path / "report.json").read_text())["quick"] == quick
+
+
 def test_the_report_is_written_and_counts_the_papers_statements_only(answers, tmp_path):
-    save(answers, tmp_path, "default", QUICK, 1.0)
+    save(answers, tmp_path, "default", False, 1.0)
     text = (tmp_path / "report.md").read_text()
     claims = [c for answer in answers.values() for c in answer.claims]
     count = sum(c.of_the_paper for c in claims)
@@ -72,7 +111,7 @@ def test_the_report_is_written_and_counts_the_papers_statements_only(answers, tm
 
 def test_a_part_of_the_report_leaves_the_record_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(paper, "measure", lambda runs, seeds, store: measure(runs, seeds))
+    monkeypatch.setattr(paper, "measure", lambda runs, seeds, store, calls: measure(runs, seeds))
     monkeypatch.setattr("sys.argv", ["paper", "--only", "figure_07"])
     before = {path: path.read_bytes() for path in RECORDS.iterdir()}
     paper.main()

@@ -108,6 +108,17 @@ def grid(key: str, values: Sequence[Any]) -> list[Point]:
     return [{key: value} for value in values]
 
 
+def log_spaced(values: Sequence[float]) -> bool:
+    """Whether numbers stand more evenly in their logarithms than as they are; of two, whether they lie far apart."""
+    numbers = np.unique(np.asarray(values, float))
+    if len(numbers) < 2 or numbers[0] <= 0:
+        return False
+    if len(numbers) == 2:
+        return bool(numbers[1] >= 8 * numbers[0])
+    uneven = [np.std(steps) / np.mean(steps) for steps in (np.diff(np.log(numbers)), np.diff(numbers))]
+    return bool(uneven[0] < uneven[1])
+
+
 def zipped(columns: Mapping[str, Sequence[Any]]) -> list[Point]:
     """An axis of several keys that move together.
 

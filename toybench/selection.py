@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from toybench.axes import differences
 from toybench.config import ConfigError, ConfigWarning, Run
 from toybench.curves import Curves
 from toybench.loading import CHOICES
+from toybench.statistics import Interval, interval
 from toybench.store import Store
 
 
@@ -31,12 +32,18 @@ def select(store: Store, *, sweep: str | None = None, where: Mapping[str, Any] |
         asked = [("sweep", sweep)] * (sweep is not None) + [*(where or {}).items()]
         said = ", ".join(f"{key}={text(value)}" for key, value in asked)
         raise ConfigError("store", f"no runs in {str(store.path)!r}" + (f" with {said}" if said else ""))
-    found: dict[Run, dict[int, Curves]] = {}
-    for one in store.read(numbers):
-        found.setdefault(one.run, {})[one.seeds[0]] = one
-    older = len(numbers) - sum(map(len, found.values()))
+    found = together(store.read(numbers))
+    older = len(numbers) - sum(len(setting.seeds) for setting in found)
     if older:
         warnings.warn(f"{older} runs were made again by other code or versions; the latest count", ConfigWarning, 2)
+    return found
+
+
+def together(runs: Iterable[Curves]) -> list[Curves]:
+    """Runs of one seed each put together by configuration, seeds ascending; of a run that comes twice, the last."""
+    found: dict[Run, dict[int, Curves]] = {}
+    for one in runs:
+        found.setdefault(one.run, {})[one.seeds[0]] = one
     return [join([seeds[seed] for seed in sorted(seeds)]) for seeds in found.values()]
 
 
@@ -92,6 +99,34 @@ def split(settings: Sequence[Curves], *keys: str) -> list[tuple[dict[str, Any], 
         rest = {key: value for key, value in row.items() if key not in keys}
         groups.setdefault(repr(sorted(rest.items())), (rest, []))[1].append(setting)
     return list(groups.values())
+
+
+class Ranked(NamedTuple):
+    """A setting of a sweep: what tells it from the others, and what came of it."""
+
+    run: Run
+    settings: dict[str, Any]
+    loss: float  # mean over the seeds; a diverged run counts as the untrained model
+    interval: Interval | None  # none of one seed
+    diverged: int
+    seeds: int
+
+
+def ranked(
+    settings: Sequence[Curves], tell: Callable[[Sequence[Run]], list[dict[str, Any]]] = distinctions
+) -> list[Ranked]:
+    """The settings by their mean final loss, the least first.
+
+    Args:
+        settings: what was run.
+        tell: gives what tells each from the others.
+    """
+    rows = []
+    for told, setting in zip(tell([setting.run for setting in settings]), settings):
+        loss, count = setting.final_loss, len(setting.seeds)
+        spread = interval(loss) if count > 1 else None
+        rows.append(Ranked(setting.run, told, float(loss.mean()), spread, int(setting.diverged.sum()), count))
+    return sorted(rows, key=lambda row: row.loss)
 
 
 def value_of(run: Run, key: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Status = Literal["holds", "does not hold", "undecided"]
 Relation = Literal[">", "<"]
@@ -28,8 +28,8 @@ def interval(samples: np.ndarray, level: float = 0.95) -> Interval:
 def band(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The intervals of many means: samples [S, ...], S >= 2, to mean, low and high, each [...]."""
     samples = np.asarray(samples, float)
-    mean, spread = samples.mean(0), stats.sem(samples)
-    margin = spread * stats.t.ppf((1 + level) / 2, len(samples) - 1)
+    mean, spread = samples.mean(0), samples.std(0, ddof=1) / len(samples) ** 0.5
+    margin = spread * special.stdtrit(len(samples) - 1, (1 + level) / 2)  # Student's t, without the load of scipy.stats
     return mean, mean - margin, mean + margin
 
 
@@ -80,6 +80,8 @@ def rank_intervals(losses: np.ndarray, draws: int = 4000) -> list[Interval]:
         losses: [M, S] of M methods on the same S seeds, which are drawn together.
         draws: bootstrap samples; their generator is fixed, equal losses give equal intervals.
     """
+    from scipy import stats
+
     picks = np.random.default_rng(0).integers(0, losses.shape[1], (draws, losses.shape[1]))
     ranks = stats.rankdata(losses[:, picks].mean(-1), axis=0)  # [M, draws]; ties share their mean rank
     low, high = np.quantile(ranks, (0.025, 0.975), axis=1)

@@ -17,19 +17,16 @@ SHARED = 0.7
 
 
 def answer(lab: Lab) -> Answer:
-    sync, stale = lab.best(SYNC_NESTEROV), lab.best(ASYNC_NESTEROV)
+    workers = (4, 8, 16) if lab.quick else (1, 2, 4, 8, 16)  # quickly: those of figure_11
+    clusters = {k: {"cluster.sec_per_step": sec_per_step(k, "very")} for k in workers}
+    arms = ({**ASYNC_NESTEROV, **speeds} for speeds in clusters.values())
+    sync, stale, *others = lab.best(SYNC_NESTEROV, ASYNC_NESTEROV, *arms)
+    rates = {k: one.tuning.best for k, one in zip(clusters, others)}
     rows: list[Row] = [("DiLoCo", sync, None), ("async, k = 4", stale, gap(stale, sync))]
-    rates = {}
-    for workers in (1, 2, 4, 8, 16):
-        speeds = sec_per_step(workers, "very")
-        one = lab.best({**ASYNC_NESTEROV, "cluster.sec_per_step": speeds})
-        rates[workers] = one.tuning.best
-    shared = {
-        name: lab.at({**c, "outer.lr": SHARED}) for name, c in (("sync", SYNC_NESTEROV), ("async", ASYNC_NESTEROV))
-    }
+    shared = lab.at(*({**changes, "outer.lr": SHARED} for changes in (SYNC_NESTEROV, ASYNC_NESTEROV)))
     at_shared = {
         n: Best(Tuning((SHARED,), (tuple(map(float, c.final_loss)),), tuple(lab.seeds.reported), {}), c)
-        for n, c in shared.items()
+        for n, c in zip(("sync", "async"), shared)
     }
     rows += [(f"{name} at ε = {SHARED}", one, gap(one, sync)) for name, one in at_shared.items()]
     wide = gap(at_shared["async"], at_shared["sync"])

@@ -23,7 +23,7 @@ from experiments.paper.lab import (
 
 
 def answer(lab: Lab) -> Answer:
-    sync, stale, remedy = (lab.best(changes) for changes in (SYNC_NESTEROV, ASYNC_NESTEROV, DN_DYLU))
+    sync, stale, remedy = lab.best(SYNC_NESTEROV, ASYNC_NESTEROV, DN_DYLU)
     claims = [
         closes("DN + DyLU", remedy, stale, sync),
         Claim(

@@ -23,8 +23,7 @@ from toybench.statistics import interval
 
 
 def answer(lab: Lab) -> Answer:
-    sync, stale = lab.best(SYNC_NESTEROV), lab.best(ASYNC_NESTEROV)
-    sync_sgd, async_sgd = lab.best(SYNC_SGD), lab.best(ASYNC_SGD)
+    sync, stale, sync_sgd, async_sgd = lab.best(SYNC_NESTEROV, ASYNC_NESTEROV, SYNC_SGD, ASYNC_SGD)
     gains = (sync_sgd.loss - sync.loss) - (async_sgd.loss - stale.loss)
     claims = [
         Claim("outer SGD: async beats sync", "gap of async to sync, %", gap(async_sgd, sync_sgd), "<", 0),

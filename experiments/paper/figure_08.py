@@ -10,7 +10,6 @@ Found:    Poly, PolyThres and delay compensation barely help, and neither does A
 """
 
 from experiments.paper.lab import ASYNC, ASYNC_NESTEROV, SYNC_NESTEROV, Answer, Claim, Lab, Row, gap
-from toybench.leaderboard import ALSO
 from toybench.statistics import interval
 
 REMEDIES = {
@@ -22,10 +21,9 @@ REMEDIES = {
 
 
 def answer(lab: Lab) -> Answer:
-    sync, stale = lab.best(SYNC_NESTEROV), lab.best(ASYNC_NESTEROV)
-    best = {
-        name: lab.best({**ASYNC, "outer.method": method}, ALSO.get(method, ({},))) for name, method in REMEDIES.items()
-    }
+    remedies = ({**ASYNC, "outer.method": method} for method in REMEDIES.values())
+    sync, stale, *others = lab.best(SYNC_NESTEROV, ASYNC_NESTEROV, *remedies)
+    best = dict(zip(REMEDIES, others))
     midway = (sync.loss + stale.loss) / 2
     above = {name: interval(100 * (one.loss - midway) / sync.loss) for name, one in best.items()}
     claims = [

@@ -21,8 +21,7 @@ RATES = {
 
 def answer(lab: Lab) -> Answer:
     best = {}
-    for name, changes in RATES.items():
-        curves = lab.at(changes)
+    for (name, changes), curves in zip(RATES.items(), lab.at(*RATES.values())):
         losses = tuple(map(float, curves.final_loss))
         best[name] = Best(Tuning((changes["outer.lr"],), (losses,), tuple(lab.seeds.reported), {}), curves)
     heavy, sgd = (gap(best[f"async {name}"], best[f"sync {name}"]) for name in ("heavy ball", "SGD"))

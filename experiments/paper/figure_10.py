@@ -14,12 +14,12 @@ from toybench.statistics import interval
 
 
 def answer(lab: Lab) -> Answer:
-    sync = lab.best(SYNC_NESTEROV)
+    speeds = [{"cluster.sec_per_step": sec_per_step(lab.base.cluster.workers, level)} for level in LEVELS]
+    arms = [{**changes, **some} for some in speeds for changes in (ASYNC_NESTEROV, DN_DYLU)]
+    sync, *best = lab.best(SYNC_NESTEROV, *arms)
     claims, rows = [], list[Row]()
     rows.append(("DiLoCo", sync, None))
-    for level in LEVELS:
-        speeds = {"cluster.sec_per_step": sec_per_step(lab.base.cluster.workers, level)}
-        stale, remedy = lab.best({**ASYNC_NESTEROV, **speeds}), lab.best({**DN_DYLU, **speeds})
+    for level, stale, remedy in zip(LEVELS, best[::2], best[1::2]):
         claims += [
             Claim(f"{level}: async DiLoCo is worse than DiLoCo", "gap, %", gap(stale, sync), ">", 0),
             closes(f"{level}: DN + DyLU", remedy, stale, sync),

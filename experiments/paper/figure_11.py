@@ -17,9 +17,8 @@ def answer(lab: Lab) -> Answer:
     claims, rows = [], list[Row]()
     for workers in (4, 8, 16):
         speeds = {"cluster.sec_per_step": sec_per_step(workers, "very")}
-        sync, stale = lab.best({**SYNC_NESTEROV, **speeds}), lab.best({**ASYNC_NESTEROV, **speeds})
-        remedy = lab.best({**DN_DYLU, **speeds})
-        active = lab.best({**DN_DYLU, **speeds, "outer.activation": 0.1})
+        methods = (SYNC_NESTEROV, ASYNC_NESTEROV, DN_DYLU, {**DN_DYLU, "outer.activation": 0.1})
+        sync, stale, remedy, active = lab.best(*({**changes, **speeds} for changes in methods))
         claims += [
             Claim(f"k = {workers}: async DiLoCo is worse than DiLoCo", "gap, %", gap(stale, sync), ">", 0),
             closes(f"k = {workers}: DN + DyLU", remedy, stale, sync),

@@ -18,8 +18,8 @@ def answer(lab: Lab) -> Answer:
     for width in WIDTHS:
         scale = lab.base.task.output_scale * lab.base.task.hidden / width  # keeps the function step
         size = {"task.hidden": width, "task.output_scale": float(f"{scale:.4g}")}
-        best = [lab.best({**changes, **size}) for changes in (SYNC_NESTEROV, ASYNC_NESTEROV, DN_DYLU)]
-        sync, stale, remedy = best
+        methods = (SYNC_NESTEROV, ASYNC_NESTEROV, DN_DYLU)
+        sync, stale, remedy = lab.best(*({**changes, **size} for changes in methods))
         gaps[width] = relative_gap(stale.loss, sync.loss)
         claims += [
             Claim(f"{width} units: async DiLoCo is worse than DiLoCo", "gap, %", gap(stale, sync), ">", 0),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from toybench.config import Run
 from toybench.curves import Curves
-from toybench.leaderboard import Seeds
+from toybench.leaderboard import ALSO, Contestant, Seeds, enter
 from toybench.statistics import Interval, Relation, decide, interval, relative_gap
+from toybench.store import Call
 from toybench.study import ASYNC, DYLU, SYNC, time_ratio, vary
-from toybench.tuning import Measure, Tuning, run_off, scout, tune_each
+from toybench.training import static_part
+from toybench.tuning import SCOUTS, Measure, Tuning, tune
 
 VERDICTS = {"holds": "agrees", "does not hold": "disagrees", "undecided": "undecided"}
+QUICK_RATES = SCOUTS[2:10]  # 0.012 to 1.54; beyond them where the best is on an edge
+SHAPE = (2, 4)  # seeds and settings of a quick call: compiling another shape takes longer than lanes that repeat
 REMAINS = 0.1  # of async DiLoCo's gap, at most, where a remedy closes it; the paper's DN + DyLU leaves up to 0.09
 
 SYNC_NESTEROV = {**SYNC, "outer.method": "nesterov"}
@@ -24,6 +28,8 @@ SYNC_SGD = {**SYNC, "outer.method": "sgd"}
 ASYNC_SGD = {**ASYNC, "outer.method": "sgd"}
 DN = {**ASYNC, "outer.method": "delayed_nesterov"}
 DN_DYLU = {**DYLU, "outer.method": "delayed_nesterov"}
+
+T = TypeVar("T")
 
 
 class Best(NamedTuple):
@@ -75,33 +81,66 @@ class Answer(NamedTuple):
 
 @dataclass
 class Lab:
-    """A base configuration, the seeds, and what was made so far."""
+    """A base configuration, the seeds, and what was made so far.
+
+    A quick one tries `QUICK_RATES` without a runoff, and leaves out some of what a question goes through (`some`). What
+    it reports together it also trains together, which moves the last bits.
+    """
 
     base: Run
     seeds: Seeds
     measure: Measure
-    thin: int = 1  # every so many of the dense rates; 1 is all
-    say: Callable[[str], None] = lambda text: None
+    quick: bool = False
     made: dict[str, Best] = field(default_factory=dict)
 
-    def best(self, changes: Mapping[str, Any], also: Sequence[Mapping[str, Any]] = ({},)) -> Best:
-        """A change of the base at its best outer rate, and at the best of some other settings."""
-        key = repr((sorted(changes.items()), [sorted(a.items()) for a in also]))
-        if key not in self.made:
-            self.say(", ".join(map(str, changes.values())))
+    def best(self, *arms: Mapping[str, Any]) -> list[Best]:
+        """Changes of the base, each at its best outer rate, and at the best of what else of its method is tuned."""
+        keys = [repr(sorted(arm.items())) for arm in arms]
+        new = {key: Contestant(dict(arm), _also(arm)) for key, arm in zip(keys, arms) if key not in self.made}
+        if self.quick:
+            tunings = [self._coarse(who) for who in new.values()]
+            curves = self.at(*({**who.changes, **tuning.changes} for who, tuning in zip(new.values(), tunings)))
+            self.made |= zip(new, map(Best, tunings, curves))
+        else:
+            for key, who in new.items():
+                entry = enter(self.base, key, who, self.seeds, self.measure)
+                self.made[key] = Best(entry.tuning, entry.curves)
+        return [self.made[key] for key in keys]
 
-            def make(tuned: Mapping[str, Any]) -> Run:
-                return vary(self.base, {**changes, **tuned})
+    def some(self, values: Sequence[T]) -> Sequence[T]:
+        """All of what a question goes through; of a quick lab, every second."""
+        return values[::2] if self.quick else values
 
-            rates = scout(make, self.seeds.tuning, self.measure)[:: self.thin]
-            tried = tune_each(make, rates, self.seeds.tuning, self.measure, also)
-            tuning = run_off(make, tried, self.seeds.runoff, self.measure)
-            self.made[key] = Best(tuning, self.at({**changes, **tuning.changes}))
-        return self.made[key]
+    def _coarse(self, who: Contestant) -> Tuning:
+        """A contestant's best of the quick rates."""
 
-    def at(self, changes: Mapping[str, Any]) -> Curves:
-        """A change of the base as it stands, on the reported seeds."""
-        return self.measure([vary(self.base, changes)], self.seeds.reported)[0]
+        def make(tuned: Mapping[str, Any]) -> Run:
+            return vary(self.base, {**who.changes, **tuned})
+
+        return tune(make, QUICK_RATES, self.seeds.tuning, self.measure, who.also)
+
+    def at(self, *arms: Mapping[str, Any]) -> list[Curves]:
+        """Changes of the base as they stand, on the reported seeds."""
+        runs = [vary(self.base, arm) for arm in arms]
+        together = [runs] if self.quick else [[run] for run in runs]
+        return [curves for some in together for curves in self.measure(some, self.seeds.reported)]
+
+
+def _also(arm: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    return ALSO.get(arm["outer.method"], ({},))
+
+
+def quick_calls(runs: Sequence[Run], seeds: Sequence[int]) -> list[Call]:
+    """Cut runs times seeds into calls of one `SHAPE`, so that few programs are compiled."""
+    groups: dict[tuple, list[int]] = {}
+    for i in sorted(range(len(runs)), key=lambda i: repr(runs[i].cluster)):  # lanes wait for each other's visits
+        groups.setdefault(static_part(runs[i]), []).append(i)
+    calls = []
+    for s in range(0, len(seeds), SHAPE[0]):  # outermost: training keeps the data of the seeds that it had last
+        for members in groups.values():
+            pieces = (tuple(members[i : i + SHAPE[1]]) for i in range(0, len(members), SHAPE[1]))
+            calls += [Call(piece, tuple(seeds[s : s + SHAPE[0]]), SHAPE[1]) for piece in pieces]
+    return calls
 
 
 def gap(one: Best, other: Best) -> Interval:

@@ -183,7 +183,7 @@ def carry_out(store: Store, plan: Plan, as_json: bool) -> int:
         print(f"interrupted; {there:,} of {total:,} runs are kept; `{again}` makes the rest", file=sys.stderr)
         return INTERRUPTED
     seconds = time.perf_counter() - began
-    rows = ranked(results)
+    rows = best_first(results)
     if as_json:
         print_json({"sweep": plan.name, "store": str(store.path), "runs": total, "seconds": seconds, "settings": rows})
     else:
@@ -194,14 +194,13 @@ def carry_out(store: Store, plan: Plan, as_json: bool) -> int:
     return 0
 
 
-def ranked(results: list[Curves]) -> list[dict[str, Any]]:
+def best_first(results: list[Curves]) -> list[dict[str, Any]]:
     """The settings of a sweep, the least mean final loss first: what they differ in, and what came of it."""
     from toybench.axes import differences
-    from toybench.statistics import interval
+    from toybench.selection import ranked
 
     rows = []
-    for differs, result in zip(differences([result.run for result in results]), results):
-        spread = interval(result.final_loss) if len(result.seeds) > 1 else None
-        said = {"loss": result.final_loss.mean(), "interval": spread and [spread.low, spread.high]}
-        rows.append({"settings": differs, **said, "diverged": int(result.diverged.sum())})
-    return sorted(rows, key=lambda row: row["loss"])
+    for row in ranked(results, differences):
+        said = {"loss": row.loss, "interval": row.interval and [row.interval.low, row.interval.high]}
+        rows.append({"settings": row.settings, **said, "diverged": row.diverged})
+    return rows

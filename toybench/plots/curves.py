@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from toybench.config import ConfigError
 from toybench.curves import Curves
-from toybench.plots.style import MOST_LINES, Size, finite, legend_of, limits, line_style, panels, place_legend
+from toybench.plots.lines import BANDS, limits_of, line_of
+from toybench.plots.style import MOST_LINES, Size, legend_of, line_style, panels, place_legend
 from toybench.selection import distinctions, keys_of, label
-from toybench.statistics import band
 
-BANDS = 4  # of the best lines; more would hide each other
 UNITS = {"loss": "loss (nats)", "accuracy": "accuracy"}
 
 
@@ -33,27 +30,6 @@ def numbers(settings: Sequence[Curves], metric: str = "loss", most: int = MOST_L
     lines = [{"settings": rows[i]} | line_of(settings[i], metric) for i in order[:most]]
     left_out = max(0, len(settings) - most)
     return {"metric": metric, "keys": keys_of(rows), "lines": lines, "left_out": left_out}
-
-
-def line_of(setting: Curves, metric: str, spread: str = "interval") -> dict[str, Any]:
-    """The mean curve of a setting over its seeds, and where there are two or more its 95 % t-interval, or its range."""
-    values = np.asarray(setting.metrics[metric], float)
-    mean, low, high = values[0], None, None
-    if len(setting.seeds) > 1:
-        with np.errstate(invalid="ignore", over="ignore"):  # of a diverged run
-            mean, low, high = band(values)
-            if spread == "range":
-                low, high = values.min(0), values.max(0)
-    return {
-        "seeds": len(setting.seeds),
-        "diverged": int(setting.diverged.sum()),
-        "final_loss": setting.final_loss.mean(),
-        "local_steps": setting.local_steps.mean(0),
-        "time": setting.time.mean(0),
-        "mean": mean,
-        "low": low,
-        "high": high,
-    }
 
 
 def draw(drawn: dict[str, Any], size: Size) -> Figure:
@@ -75,16 +51,6 @@ def draw(drawn: dict[str, Any], size: Size) -> Figure:
     time.set_xlabel("simulated time (s)")
     place_legend(figure, handles, legend)
     return figure
-
-
-def limits_of(drawn: dict[str, Any]) -> tuple[float, float]:
-    """Of a loss not above the untrained model's, over which a method may spike far."""
-    lines, highest = drawn["lines"], math.inf
-    means = finite(*(line["mean"] for line in lines))
-    if drawn["metric"] == "loss":
-        highest = max(finite(*(line["mean"][:1] for line in lines)), default=highest)
-    bands = [line[side] for line in lines[:BANDS] for side in ("low", "high") if line[side] is not None]
-    return limits(means, finite(*bands) if bands else means, highest)
 
 
 def _label(line: dict[str, Any], keys: Sequence[str]) -> str:

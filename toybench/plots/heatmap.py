@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from toybench.config import ConfigError
+from toybench.config import ConfigError, Run
 from toybench.curves import Curves
 from toybench.plots.style import Size, legend_of, panels, place_legend
 from toybench.selection import keys_of, split, text, value_of
@@ -32,7 +32,12 @@ def numbers(settings: Sequence[Curves], x: str, y: str) -> dict[str, Any]:
     if len(groups) > 1:
         others = ", ".join(keys_of([rest for rest, _ in groups]))
         raise ConfigError("where", f"{others} vary too: one value of each is needed; --where KEY=VALUE chooses it")
-    columns, rows = (_values(settings, key) for key in (x, y))
+    return cells(settings, x, y)
+
+
+def cells(settings: Sequence[Curves], x: str, y: str) -> dict[str, Any]:
+    """`numbers` of settings that are known to differ in two keys alone, if at all."""
+    columns, rows = (values_of([setting.run for setting in settings], key) for key in (x, y))
     shape = (len(rows), len(columns))
     mean, seeds, diverged = np.full(shape, math.nan), np.zeros(shape, int), np.zeros(shape, int)
     for setting in settings:
@@ -44,9 +49,9 @@ def numbers(settings: Sequence[Curves], x: str, y: str) -> dict[str, Any]:
     return axes | {"mean": mean, "seeds": seeds, "diverged": diverged, "best": best}
 
 
-def _values(settings: Sequence[Curves], key: str) -> list[Any]:
+def values_of(runs: Sequence[Run], key: str) -> list[Any]:
     """The values of a key: numbers and lists of them ascending, names as they come, what is not given first."""
-    values = list(dict.fromkeys(value_of(setting.run, key) for setting in settings))
+    values = list(dict.fromkeys(value_of(run, key) for run in runs))
     given = [value for value in values if value is not None]
     if not any(isinstance(value, (str, bool)) for value in given):
         given = sorted(given)

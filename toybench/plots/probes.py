@@ -11,7 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from toybench.config import ConfigError
-from toybench.plots.style import COLOURS, Size, finite, panels
+from toybench.plots.lines import COLOURS, finite
+from toybench.plots.style import Size, panels
 
 COLUMNS = ("local_steps", "staleness", "loss", "pseudo_gradient_norm", "step_norm", "momentum_norm", "momentum_cosine")
 OPTIONAL = ("momentum_norm", "momentum_cosine")  # null where the method keeps no momentum

@@ -1,4 +1,4 @@
-"""Final loss against the outer rate, and where each line is best."""
+"""Final loss against the outer rate, or another number that was swept, and where each line is best."""
 
 from __future__ import annotations
 
@@ -15,47 +15,58 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator
 
 from toybench.config import ConfigError
 from toybench.curves import Curves
-from toybench.plots.style import MOST_LINES, Size, finite, legend_of, limits, line_style, panels, place_legend
-from toybench.selection import keys_of, label, split
+from toybench.plots.lines import finite, limits
+from toybench.plots.style import MOST_LINES, Size, legend_of, line_style, panels, place_legend
+from toybench.selection import keys_of, label, split, value_of
 from toybench.statistics import interval
 
 RATE = "outer.lr"
 BEST = {None: "*", "low": "<", "high": ">"}  # markers: bracketed; at the low, at the high edge of its range
 
 
-def numbers(settings: Sequence[Curves], most: int = MOST_LINES) -> dict[str, Any]:
+def numbers(settings: Sequence[Curves], most: int = MOST_LINES, key: str = RATE, *, log: bool = True) -> dict[str, Any]:
     """A line for each combination of the other keys that differ, the best first; one rate makes no line.
 
-    A diverged run counts as the untrained model. Rates of zero are left out.
+    A diverged run counts as the untrained model. Left out is what has no place on the axis: rates of zero, if `log`.
+
+    Args:
+        settings: what was run.
+        most: lines.
+        key: whose values are taken for the rates; a setting of numbers.
+        log: whether the axis is logarithmic.
 
     Raises:
         ConfigError: no combination has two rates.
     """
-    positive = [setting for setting in settings if setting.run.outer.lr > 0]
-    zero = len(settings) - len(positive)
-    if len({setting.run.outer.lr for setting in positive}) < 2:
-        raise ConfigError(RATE, f"expected two rates above 0 or more, got {_rates(positive) or 'none'}")
-    groups = split(positive, RATE)
-    lines = [_line(rest, group) for rest, group in groups if len(group) > 1]
+    placed = [setting for setting in settings if _has_place(value_of(setting.run, key), log)]
+    if len({value_of(setting.run, key) for setting in placed}) < 2:
+        above = " above 0" if log else ""
+        raise ConfigError(key, f"expected two rates{above} or more, got {_rates(placed, key) or 'none'}")
+    groups = split(placed, key)
+    lines = [_line(rest, group, key) for rest, group in groups if len(group) > 1]
     if not lines:
         keys = ", ".join(keys_of([rest for rest, _ in groups]))
-        raise ConfigError(RATE, f"every combination of {keys} has one rate only; --where chooses, or sweep more rates")
+        raise ConfigError(key, f"every combination of {keys} has one rate only; --where chooses, or sweep more rates")
     lines = sorted(lines, key=lambda line: line["best"]["loss"])
     return {
         "keys": keys_of([line["settings"] for line in lines]),
         "lines": lines[:most],
         "left_out": max(0, len(lines) - most),
         "single": len(groups) - len(lines),
-        "zero": zero,
+        "zero": len(settings) - len(placed),
     }
 
 
-def _rates(settings: Sequence[Curves]) -> str:
-    return ", ".join(f"{rate:g}" for rate in sorted({setting.run.outer.lr for setting in settings}))
+def _has_place(value: Any, log: bool) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and (value > 0 or not log)
 
 
-def _line(rest: dict[str, Any], group: Sequence[Curves]) -> dict[str, Any]:
-    group = sorted(group, key=lambda setting: setting.run.outer.lr)
+def _rates(settings: Sequence[Curves], key: str) -> str:
+    return ", ".join(f"{rate:g}" for rate in sorted({value_of(setting.run, key) for setting in settings}))
+
+
+def _line(rest: dict[str, Any], group: Sequence[Curves], key: str) -> dict[str, Any]:
+    group = sorted(group, key=lambda setting: value_of(setting.run, key))
     losses = [setting.final_loss for setting in group]
     spread = [interval(loss) if len(loss) > 1 else None for loss in losses]
     mean = [float(loss.mean()) for loss in losses]
@@ -63,13 +74,13 @@ def _line(rest: dict[str, Any], group: Sequence[Curves]) -> dict[str, Any]:
     edge = {0: "low", len(group) - 1: "high"}.get(best)
     return {
         "settings": rest,
-        "rates": [setting.run.outer.lr for setting in group],
+        "rates": [value_of(setting.run, key) for setting in group],
         "mean": mean,
         "low": [s and s.low for s in spread],
         "high": [s and s.high for s in spread],
         "seeds": [len(setting.seeds) for setting in group],
         "diverged": [int(setting.diverged.sum()) for setting in group],
-        "best": {"rate": group[best].run.outer.lr, "loss": mean[best], "edge": edge},
+        "best": {"rate": value_of(group[best].run, key), "loss": mean[best], "edge": edge},
     }
 
 

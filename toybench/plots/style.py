@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from toybench.config import ConfigError
+from toybench.plots.lines import COLOURS
 
 FORMATS = ("png", "pdf", "svg")
 MOST_LINES = 10  # that can be told apart
@@ -37,8 +36,6 @@ SIZES = {
     "screen": Size(width=9.5, font=10.5, line=1.8, dpi=130, columns=2),
 }
 
-# Colour-blind safe (Okabe and Ito), without the yellow, which is too light for a line.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 DASHES = ("-", (0, (4, 1.5)))
 
 
@@ -154,21 +151,3 @@ def rendered(figure: Figure, path: Path) -> bytes:
     dated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     figure.savefig(buffer, format=kind, metadata=dated)
     return buffer.getvalue()
-
-
-def limits(means: np.ndarray, bands: np.ndarray, highest: float = math.inf) -> tuple[float, float]:
-    """Limits of an axis that show all means below `highest`, and bands too where they are not far wider."""
-    means, bands = np.minimum(finite(means), highest), np.minimum(finite(bands), highest)
-    if not len(means):
-        return 0.0, 1.0
-    low, high = means.min(), means.max()
-    room = (high - low) or abs(high) or 1.0
-    low = max(low - 0.4 * room, min(bands, default=low))
-    high = min(high + 0.4 * room, max(bands, default=high))
-    return low - 0.06 * room, high + 0.06 * room
-
-
-def finite(*arrays: Any) -> np.ndarray:
-    """All numbers of some arrays that are finite, flat."""
-    flat = np.concatenate([np.ravel(np.asarray(array, float)) for array in arrays])
-    return flat[np.isfinite(flat)]

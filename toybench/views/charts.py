@@ -9,8 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from toybench.plots.curves import limits_of
-from toybench.plots.style import COLOURS
+from toybench.plots.lines import COLOURS, limits_of
 
 ARMS = COLOURS[:4]
 REFERENCE = "#808080"

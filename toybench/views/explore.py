@@ -12,7 +12,7 @@ from toybench.config import ConfigError, Gaussians, Run
 from toybench.curves import Curves
 from toybench.loading import dump_run
 from toybench.narrate import sentence, title
-from toybench.plots.curves import line_of
+from toybench.plots.lines import line_of
 from toybench.statistics import relative_gap
 from toybench.timeline import Timeline
 from toybench.views import charts, controls, shipped, state, work
@@ -53,13 +53,13 @@ def body() -> None:
         [job for pair in jobs for job in pair], st.empty(), stop=lambda: st.session_state.update(stopped=scene)
     )
     shown = arranged(scene, jobs)
-    warm_up(scene)
     if not shown:
         st.info("Nothing to show: change a setting at the left.", icon=":material/tune:")
         return
     said(shown)
     curves(shown)
     panel(scene, shown, i)
+    warm_up(scene)
 
 
 CHOICES = {  # of widgets: their default, and what reads them from the query string

@@ -7,9 +7,30 @@ from pathlib import Path
 
 import streamlit as st
 
-from toybench.views import compare, explore, promote, state, sweep
+from toybench.views import explore, state
 
 ICON = Path(__file__).with_name("icon.svg")
+
+
+# The first page is drawn before the others are loaded.
+
+
+def _sweep() -> None:
+    from toybench.views import sweep
+
+    sweep.body()
+
+
+def _compare(records: Path) -> None:
+    from toybench.views import compare
+
+    compare.body(records)
+
+
+def _promote() -> None:
+    from toybench.views import promote
+
+    promote.body()
 
 
 def show(records: Path) -> None:
@@ -19,15 +40,14 @@ def show(records: Path) -> None:
         st.Page(
             partial(state.page, explore.body), title="Explore", icon=":material/tune:", url_path="explore", default=True
         ),
-        st.Page(partial(state.page, sweep.body), title="Sweep", icon=":material/grid_on:", url_path="sweep"),
+        st.Page(partial(state.page, _sweep), title="Sweep", icon=":material/grid_on:", url_path="sweep"),
         st.Page(
-            partial(state.page, partial(compare.body, records)),
+            partial(state.page, partial(_compare, records)),
             title="Compare",
             icon=":material/leaderboard:",
             url_path="compare",
         ),
-        st.Page(
-            partial(state.page, promote.body), title="Promote", icon=":material/rocket_launch:", url_path="promote"
-        ),
+        st.Page(partial(state.page, _promote), title="Promote", icon=":material/rocket_launch:", url_path="promote"),
     ]
+    state.know_pages({page.url_path or "explore": page for page in pages})
     st.navigation(pages, position="top").run()

@@ -60,6 +60,16 @@ def put_scene(scene: Scene) -> None:
     st.session_state["scene"] = scene
 
 
+def know_pages(pages: Mapping[str, Any]) -> None:
+    """The pages by name, for `go`."""
+    st.session_state["pages"] = dict(pages)
+
+
+def go(name: str) -> None:
+    """Switch to another page."""
+    st.switch_page(st.session_state["pages"][name])
+
+
 def complain(problem: str) -> None:
     """Say it at the top of the page."""
     st.session_state["problems"] = [*st.session_state.get("problems", []), problem]
@@ -110,6 +120,14 @@ def widget(make: Callable, label: str, name: str, default: Any, read: Callable[[
     st.session_state[key] = kept(name, default, read)
     make(label, key=key, on_change=changed, **more)
     return kept(name)
+
+
+def pick(make: Callable, label: str, name: str, options: Sequence[str], default: str = "", **more: Any) -> str:
+    """A widget that chooses one of some texts; a choice that is no more among them gives way to the default."""
+    default = default if default in options else options[0]
+    if kept(name, default, one_of(*options)) not in options:
+        keep(name, default)
+    return widget(make, label, name, default, options=options, **more)
 
 
 def publish(choices: Mapping[str, tuple[Any, Any]], *, with_scene: bool = True) -> None:

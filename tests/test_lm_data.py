@@ -517,7 +517,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 def call(*words):
     parser = Parser(prog="data")
-    command.add(parser)
+    command.add(parser, None)
     return command.run(parser.parse_known([str(word) for word in words]))
 
 

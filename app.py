@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lm import promote
 from toybench.views.pages import show
 
-show(records=Path(__file__).parent / "experiments" / "records")
+show(records=Path(__file__).parent / "experiments" / "records", bridge=promote)

@@ -9,14 +9,12 @@ import time
 
 import pytest
 
-from toybench import __version__
 from toybench.arguments import read_seeds
 from toybench.cli import main
 from toybench.config import ConfigError
 from toybench.console import progress_bar
 from toybench.interrupt import INTERRUPT
 from toybench.outer import MARKS, METHODS
-from toybench.presets import load_preset
 from toybench.study import ARMS
 
 FAST = ["--preset", "fast"]

@@ -87,7 +87,7 @@ def test_the_toys_store_keeps_a_language_model_that_it_does_not_know():
     assert isinstance(foreign.task, Foreign) and foreign.task.kind == "language_model"
     assert json.loads(json.dumps(dump_run(foreign))) == json.loads(json.dumps(tables))
     hash(foreign)
-    with pytest.raises(ConfigError, match="task.kind: unknown 'language_model'"):
+    with pytest.raises(ConfigError, match=r"task\.kind: unknown 'language_model'"):
         load_run(tables)
     assert load_run(tables, CHOICES) == run
 

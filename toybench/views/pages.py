@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -27,14 +28,19 @@ def _compare(records: Path) -> None:
     compare.body(records)
 
 
-def _promote() -> None:
+def _promote(bridge: Any) -> None:
     from toybench.views import promote
 
-    promote.body()
+    promote.body(bridge)
 
 
-def show(records: Path) -> None:
-    """The app; `records` is the folder of the committed records, where there is one."""
+def show(records: Path, bridge: Any) -> None:
+    """The app.
+
+    Args:
+        records: the folder of the committed records, where there is one.
+        bridge: the module that promotes, `lm.promote`, which nothing here may import.
+    """
     st.set_page_config(page_title="toybench", page_icon=str(ICON), layout="wide")
     pages = [
         st.Page(
@@ -47,7 +53,12 @@ def show(records: Path) -> None:
             icon=":material/leaderboard:",
             url_path="compare",
         ),
-        st.Page(partial(state.page, _promote), title="Promote", icon=":material/rocket_launch:", url_path="promote"),
+        st.Page(
+            partial(state.page, partial(_promote, bridge)),
+            title="Promote",
+            icon=":material/rocket_launch:",
+            url_path="promote",
+        ),
     ]
     state.know_pages({page.url_path or "explore": page for page in pages})
     st.navigation(pages, position="top").run()

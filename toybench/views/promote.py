@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import streamlit as st
@@ -15,35 +14,95 @@ from toybench.views import state
 from toybench.views.scene import LETTERS
 
 KEPT = ("cluster", "outer")  # what a language-model run takes over as it is
-REPLACED = ("task", "inner", "budget")  # what the model's size decides
 
 
-def body() -> None:
-    """The page."""
+def body(bridge: Any) -> None:
+    """The page; `bridge` is the module `lm.promote`."""
     st.markdown("### From the toy to a language model")
     st.caption(
         "A promoted configuration keeps its cluster and its outer optimizer to the letter; task, inner optimizer and "
         "budget become those of the model's size."
     )
-    run, said = source()
-    choices = {"from": (state.kept("from", "a"), "a"), "run": (state.kept("run", ""), "")}
-    state.publish(choices)
-    if run is None:
-        return
-    st.markdown(f"**{said}**")
+    choices = {  # of widgets: their default, and what reads them from the query string
+        "from": ("a", state.one_of(*LETTERS, "record")),
+        "run": ("", str),
+        "size": ("20m", state.one_of(*bridge.SIZES)),
+        "accelerator": ("h100", state.one_of(*bridge.ACCELERATORS)),
+        "utilisation": (40, _share),
+    }
+    for name, choice in choices.items():
+        state.kept(name, *choice)
+    try:
+        run, said = source()
+        if run is not None:
+            promoted(bridge, run, said)
+    finally:  # also where a message stands instead
+        state.publish({name: (state.kept(name), default) for name, (default, _) in choices.items()})
+
+
+def promoted(bridge: Any, run: Run, said: str) -> None:
+    """The language-model run that a configuration becomes, and what it takes."""
+    sizes, devices = [*bridge.SIZES], bridge.ACCELERATORS
+    left, middle, right = st.columns([2, 2, 2])
+    with left:
+        size = state.pick(st.segmented_control, "size of the model", "size", sizes, "20m")
+    with middle:
+        more = {"format_func": lambda name: devices[name].name}
+        device = state.pick(st.selectbox, "accelerator", "accelerator", [*devices], "h100", **more)
+    with right:
+        text = "of the accelerator's peak in bfloat16: assumed here, until it is measured"
+        more = {"min_value": 1, "max_value": 100, "format": "%d %%", "help": text}
+        share = state.widget(st.slider, "utilisation", "utilisation", 40, _share, **more)
+    after = bridge.promote(run, size)
+    estimated(bridge.estimate(after, device, share / 100))
     left, right = st.columns(2)
     with left:
         st.markdown(":material/lock: kept")
         settings(run, KEPT)
     with right:
-        st.markdown(":material/swap_horiz: replaced by the size's own")
-        settings(run, REPLACED)
-    downloads(run)
+        st.markdown(":material/swap_horiz: changed")
+        changed = bridge.changes(run, after)
+        columns = {"setting": [c.key for c in changed], "toy": [text_of(c.before) for c in changed]}
+        columns |= {"language model": [text_of(c.after) for c in changed]}
+        st.dataframe(columns, hide_index=True, width="stretch", height=460)
+    name = f"{size}.toml"
+    left, right = st.columns(2, vertical_alignment="center")
+    more = {"mime": "application/toml", "icon": ":material/download:", "width": "stretch", "type": "primary"}
+    left.download_button(f"the run file {name}", bridge.write_toml(after, said, size), name, **more)
+    right.code(f"python -m lm train {name}", language="bash")
     st.info(
-        "The language-model half of the project, `lm/`, is not there yet. Model sizes, parameters, tokens, memory, "
-        "estimated hours and a small run on this machine will stand here when it is.",
+        "Starting a run from here, and its curve beside the toy's, is still to come; the command above starts it.",
         icon=":material/construction:",
     )
+
+
+def _share(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100:
+        raise ValueError
+    return number
+
+
+def text_of(value: Any) -> str:
+    """A setting's value, or a dash where there is no such setting."""
+    return text(tuple(value) if isinstance(value, list) else value)
+
+
+def estimated(taken: Any) -> None:
+    """Parameters, tokens, operations, memory, hours."""
+    shown = (
+        ("parameters", f"{taken.parameters / 1e6:.1f} M"),
+        ("tokens", f"{taken.tokens / 1e9:.2f} G"),
+        ("operations", f"{taken.operations:.2g}"),
+        ("memory, activations beside it", f"{taken.memory / 1e9:.1f} GB"),
+        (f"hours of one {taken.accelerator.name}", f"{taken.hours:.2g}"),
+    )
+    for column, (label, value) in zip(st.columns(len(shown)), shown):
+        column.markdown(f":small[:gray[{label}]]  \n**{value}**")
+    by_part = ", ".join(f"{name} {part.each * part.times:,}" for name, part in taken.parts.items())
+    st.caption(f"{taken.parameters:,} parameters: {by_part}.")
+    if not taken.fits:
+        st.warning(f"More than one {taken.accelerator.name} holds.", icon=":material/memory:")
 
 
 def source() -> tuple[Run | None, str]:
@@ -89,17 +148,3 @@ def settings(run: Run, sections: tuple[str, ...]) -> None:
     rows = [(f"{section}.{key}", text(value)) for section in sections for key, value in tables[section].items()]
     columns = {"setting": [key for key, _ in rows], "value": [value for _, value in rows]}
     st.dataframe(columns, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 460))
-
-
-def downloads(run: Run) -> None:
-    """The configuration as files."""
-    import tomli_w
-
-    tables = dump_run(run)
-    assert {*KEPT, *REPLACED} == {f.name for f in fields(Run)}
-    part = {section: tables[section] for section in KEPT}
-    left, right = st.columns(2)
-    more: dict[str, Any] = {"mime": "application/toml", "icon": ":material/download:", "width": "stretch"}
-    left.download_button("cluster and outer settings", tomli_w.dumps(part), "promote.toml", **more)
-    right.download_button("the whole toy configuration", tomli_w.dumps(tables), "toy.toml", **more)
-    st.caption("The first, laid over a language-model run, is what is promoted; `toybench run toy.toml` is the toy's.")

@@ -106,6 +106,8 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     Raises:
         ConfigError: data that are not there or do not fit, or a model that does not fit the machine.
     """
+    import numpy as np
+
     from lm.data import Corpus
     from lm.task import LanguageTask
     from lm.train import Training
@@ -113,11 +115,11 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
 
     model, cluster = run.task, run.cluster
     corpus = Corpus.open(model.data, model.vocabulary)
-    task = LanguageTask(model)
+    task = LanguageTask(model, corpus)
     check_memory(run, 1, 1, task)
     shards = corpus.split(cluster.num_shards, model.partition, seed)
     start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
-    held_out = {"held_out": corpus.held_out(model.held_out, model.sequence)}
+    held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
     return Training(run, seed, task, shards, held_out, arguments.lanes, start)
 
 

@@ -1,5 +1,6 @@
 """The engine against its definition, its limit cases, and itself under other groupings."""
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -26,8 +27,9 @@ from toybench.outer.momentum_look_ahead import MLA
 from toybench.outer.ormo import OrMo
 from toybench.outer.ringmaster import Ringmaster
 from toybench.outer.sgd import SGD, Momentum, Nesterov
+from toybench.task import check_task
 from toybench.timeline import simulate
-from toybench.training import inner_numbers, make_inner, train
+from toybench.training import footprint, inner_numbers, make_inner, task_of, train
 
 UNEQUAL = (0.58, 0.75, 1.51, 3.33)
 EQUAL = (1.0,) * 4
@@ -53,7 +55,7 @@ def replay_one(run, seed=0, outer=None):
     """The plain loop on the same run."""
     cluster = run.cluster
     return replay(
-        GaussianMixture(run.task),
+        task_of(run),
         make_inner("adamw" if isinstance(run.inner, InnerAdamW) else "sgd", inner_numbers(run)),
         make_outer(run.outer, cluster.workers) if outer is None else outer,
         simulate(cluster, run.budget, seed),
@@ -307,6 +309,58 @@ def test_inner_and_outer_of_ones_own_together():
 
 def test_a_task_of_ones_own_stands_in_the_run():
     assert_close(train_one(replace(BASE, task=GaussianMixture(TASK))).params, train_one(BASE).params, 0)
+
+
+@dataclass(frozen=True)
+class SameForAll(GaussianMixture):
+    """The toy with one data set for every seed, made in the compiled program."""
+
+    def data(self, key, shards):
+        return super().data(jax.random.key(7), shards)
+
+
+@dataclass(frozen=True)
+class OnHost(SameForAll):
+    """The same, handed in from the host, once for all seeds; a seed's own data are nothing."""
+
+    def data(self, key, shards):
+        return {}
+
+    def host_data(self, shards):
+        return jax.device_get(SameForAll(self.settings).data(None, shards))
+
+    def batch(self, data, shard, step):
+        assert data[0] == {}
+        return super().batch(data[1], shard, step)
+
+    def evaluate(self, params, data):
+        return super().evaluate(params, data[1])
+
+
+def test_data_on_the_host_are_shared_by_all_seeds(float64):
+    runs = [replace(BASE, outer=replace(BASE.outer, lr=lr)) for lr in (0.1, 0.2)]
+    inside, outside = (train(runs, [0, 1, 2], task=task(TASK)) for task in (SameForAll, OnHost))
+    for ours, theirs in zip(outside, inside):
+        assert_close((ours.metrics, ours.params), (theirs.metrics, theirs.params))
+    each, once = footprint(SameForAll(TASK), 4, 4), footprint(OnHost(TASK), 4, 4)
+    assert once == (0, each.lane, each.seed) and once.of(5, 1) == each.of(1, 1)
+    check_task(OnHost(TASK))
+
+
+def test_data_on_the_host_are_no_constants_of_a_compiled_program(float64):
+    """Neither of the engine's nor of the plain loop's: jax warns of programs with more than so many bytes of them."""
+    before = jax.config.jax_captured_constants_warn_bytes
+    data = OnHost(TASK).host_data(4)
+    jax.config.update("jax_captured_constants_warn_bytes", 10_000)
+    try:
+        with pytest.warns(UserWarning, match="constants were captured"):
+            jax.jit(lambda i: jnp.asarray(data["x"])[0, i]).lower(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result, alone = train_one(replace(BASE, task=OnHost(TASK))), replay_one(replace(BASE, task=OnHost(TASK)))
+    finally:
+        jax.config.update("jax_captured_constants_warn_bytes", before)
+    assert_close(alone.params, first(result.params))
 
 
 def test_the_weight_on_pseudo_gradients_is_for_asynchronous_ones(float64):

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from toybench.inner import InnerOptimizer, local_update
 from toybench.outer.base import OuterOptimizer
 from toybench.server import Server, apply_arrival, open_server
-from toybench.task import Data, Params, Task
+from toybench.task import Data, Params, Task, data_of, has_host_data
 from toybench.timeline import Timeline
 
 
@@ -124,7 +124,7 @@ def replay(
     if timeline.worker.max() >= workers or timeline.shard.max() >= shards:
         raise ValueError(f"the timeline needs {timeline.worker.max() + 1} workers, {timeline.shard.max() + 1} shards")
     data_key, init_key = seed_keys(key)
-    data, params = task.data(data_key, shards), task.init(init_key)
+    data, params = data_of(task, data_key, shards), task.init(init_key)
     server = open_server(outer, params)
     pulled = [outer.pull(server.outer_state, params, w) for w in range(workers)]
     fresh = inner.transformation.init(params)
@@ -132,7 +132,7 @@ def replay(
     losses, rows = [], rows_of(timeline, workers, reset)
 
     @jax.jit
-    def visit(start, inner_state, shard, first_step, num_steps):
+    def visit(start, inner_state, shard, first_step, num_steps, data):
         def batch_at(j):
             return task.batch(data, shard, first_step + j)
 
@@ -146,7 +146,7 @@ def replay(
         row = Rows(*(column[e] for column in rows))
         w = int(row.worker)
         state = fresh if row.reset else inner_states[w]
-        g, inner_states[w], loss = visit(pulled[w], state, row.shard, row.first_step, row.num_steps)
+        g, inner_states[w], loss = visit(pulled[w], state, row.shard, row.first_step, row.num_steps, data)
         server = arrive(server, g, row, pulled[w])
         losses.append(float(loss))
         for v in np.flatnonzero(row.pulls):
@@ -239,9 +239,14 @@ def seed_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return data_key, init_key
 
 
+def _data_axes(task: Task) -> tuple[Any, Any]:
+    """Of a task's data: the axis of the seeds, and how it is spread; what all seeds share has none."""
+    return ((0, None), (SEEDS, NEITHER)) if has_host_data(task) else (0, SEEDS)
+
+
 @lru_cache(maxsize=64)
 def compile_start(task: Task, shards: int, mesh: Mesh) -> Callable:
-    """Keys [S] -> data and initial parameters, each [S, ...]."""
+    """Keys [S] -> the seeds' own data and initial parameters, each [S, ...]."""
 
     def one(key):
         data_key, init_key = seed_keys(key)
@@ -276,7 +281,7 @@ def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh
         rows: `Rows` [S, R, C], from `chunks_of`.
         trips: [C] local steps of each row, the most over the lanes.
         begin, end: rows to go through; the rest is not touched and costs nothing.
-        data: of the task, [S, ...].
+        data: of the task, [S, ...]; with `host_data` the pair of that and what all seeds share.
         numbers: `Numbers` [R].
     """
 
@@ -284,9 +289,10 @@ def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh
         return _arrive(visit, make_outer(numbers.outer), carry, row, trip, data, numbers.inner)
 
     visit = _visit(task, make_inner)
+    data_axis, data_spec = _data_axes(task)
 
     # A loop's length carries no lane axis: a batched length would turn every step into a masked copy.
-    lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, 0)), (0, 0, None, 0, None))
+    lanes = jax.vmap(jax.vmap(one, (0, 0, None, None, 0)), (0, 0, None, data_axis, None))
 
     def chunk(carry, rows, trips, begin, end, data, numbers):
         def body(e, carry):
@@ -295,15 +301,16 @@ def compile_chunk(task: Task, make_inner: MakeInner, make_outer: MakeOuter, mesh
 
         return jax.lax.fori_loop(begin, end, body, carry)
 
-    specs = (BOTH, BOTH, NEITHER, NEITHER, NEITHER, SEEDS, SETTINGS)
+    specs = (BOTH, BOTH, NEITHER, NEITHER, NEITHER, data_spec, SETTINGS)
     return jax.jit(_over_lanes(chunk, mesh, specs, BOTH), donate_argnums=0)
 
 
 @lru_cache(maxsize=64)
 def compile_evaluate(task: Task, mesh: Mesh) -> Callable:
-    """(carry [S, R, ...], data [S, ...]) -> metrics, each [S, R]."""
-    lanes = jax.vmap(jax.vmap(lambda carry, data: task.evaluate(carry.server.params, data), (0, None)))
-    return jax.jit(_over_lanes(lanes, mesh, (BOTH, SEEDS), BOTH))
+    """(carry [S, R, ...], data as for `compile_chunk`) -> metrics, each [S, R]."""
+    data_axis, data_spec = _data_axes(task)
+    one = jax.vmap(lambda carry, data: task.evaluate(carry.server.params, data), (0, None))
+    return jax.jit(_over_lanes(jax.vmap(one, (0, data_axis)), mesh, (BOTH, data_spec), BOTH))
 
 
 def _over_lanes(function: Callable, mesh: Mesh, in_specs: tuple, out_specs: PartitionSpec) -> Callable:

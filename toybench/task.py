@@ -17,6 +17,10 @@ class Task(Protocol):
 
     A task is pure functions over pytrees; the engine never looks inside them. `toybench.gaussians` is one in full,
     the README has one in thirty lines.
+
+    Data that lie on the host, the same for every seed, would become constants of the compiled program if `data` handed
+    them out. A task that has such also has ``host_data(shards)``, any pytree of NumPy arrays: it is put on the devices
+    once and shared by all seeds, and the data that `batch` and `evaluate` get are the pair (one seed's, the shared).
     """
 
     def data(self, key: jax.Array, shards: int) -> Data:
@@ -43,6 +47,17 @@ class Task(Protocol):
         ...
 
 
+def has_host_data(task: Task) -> bool:
+    """Whether a task's data are a pair, of which all seeds share the second."""
+    return hasattr(task, "host_data")
+
+
+def data_of(task: Task, key: jax.Array, shards: int) -> Data:
+    """The data of one seed, as `Task.batch` and `Task.evaluate` get them."""
+    own = task.data(key, shards)
+    return (own, jax.device_put(task.host_data(shards))) if has_host_data(task) else own  # type: ignore[attr-defined]
+
+
 def check_task(task: Task, shards: int = 2, seed: int = 0) -> None:
     """Run a task once through everything the engine asks of it.
 
@@ -50,7 +65,7 @@ def check_task(task: Task, shards: int = 2, seed: int = 0) -> None:
         TypeError: a law is broken; the message says which.
     """
     key = jax.random.key(seed)
-    data, params = task.data(key, shards), task.init(key)
+    data, params = data_of(task, key, shards), task.init(key)
     hash(task)
     leaves = jax.tree.leaves(params)
     if not leaves or not all(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 
 from toybench.config import INNER, LARGEST, ConfigError, Gaussians, Inner, Run, check_seeds
 from toybench.curves import Curves
 from toybench.engine import (
+    NEITHER,
     Numbers,
     Rows,
     chunks_of,
@@ -30,7 +32,7 @@ from toybench.gaussians import GaussianMixture
 from toybench.inner import InnerOptimizer, make_inner
 from toybench.outer import OuterOptimizer, as_outer, method_of, outer_builder, outer_numbers
 from toybench.runtime import memory
-from toybench.task import Task
+from toybench.task import Task, has_host_data
 from toybench.timeline import Timeline, simulate
 
 CAPACITY = 32  # arrivals in a compiled chunk; unused rows cost nothing
@@ -81,7 +83,10 @@ def _constant(value: Any) -> Callable:
 
 @lru_cache(maxsize=1)
 def _start(task: Task, shards: int, seeds: tuple[int, ...], mesh: Any, x64: bool) -> tuple[Any, Any]:
-    return compile_start(task, shards, mesh)(jax.vmap(jax.random.key)(np.array(seeds)))
+    data, params = compile_start(task, shards, mesh)(jax.vmap(jax.random.key)(np.array(seeds)))
+    if has_host_data(task):
+        data = data, jax.device_put(task.host_data(shards), NamedSharding(mesh, NEITHER))  # type: ignore[attr-defined]
+    return data, params
 
 
 MOST_PROGRAMS = 100  # groups of different shapes or methods, of four programs each
@@ -228,10 +233,11 @@ class Footprint(NamedTuple):
 
     seed: int  # for each seed: its data
     lane: int  # for each lane: parameters, and a moment or two, of the server and of every worker
+    shared: int = 0  # once: the data that all seeds share
 
     def of(self, seeds: int, lanes: int) -> int:
         """Bytes of so many seeds and lanes."""
-        return seeds * self.seed + lanes * self.lane
+        return self.shared + seeds * self.seed + lanes * self.lane
 
 
 @lru_cache(maxsize=64)
@@ -247,7 +253,8 @@ def footprint(task: Task, shards: int, workers: int) -> Footprint:
         params = size(jax.eval_shape(task.init, key))
     except OverflowError:  # an array that jax cannot even describe
         data = params = LARGEST**2
-    return Footprint(data, (workers + 1) * 3 * params)
+    shared = size(task.host_data(shards)) if has_host_data(task) else 0  # type: ignore[attr-defined]
+    return Footprint(data, (workers + 1) * 3 * params, shared)
 
 
 def check_memory(run: Run, seeds: int, lanes: int, task: Task | None = None) -> None:

@@ -1,0 +1,129 @@
+"""`LanguageTask`: next-token prediction behind the Task protocol, its tokens on the devices once for all seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm import model
+from lm.config import LanguageModel
+from toybench.config import ConfigError
+from toybench.task import Batch, Data, Params
+
+
+class Corpus(Protocol):
+    """Tokens on the host. Hashable: equal corpora hold the same tokens. L is the length of a sequence."""
+
+    def packed(self, shards: int, partition: str, sequence: int, seed: int) -> np.ndarray:
+        """Training sequences [shards, n, L + 1], whole numbers; each shares its last token with no other."""
+        ...
+
+    def held_out(self, n: int, sequence: int) -> np.ndarray:
+        """Sequences [n, L + 1] of documents that are not trained on."""
+        ...
+
+
+ROUNDS = 24  # of the shuffle
+
+
+def _hash(*words: Any) -> jax.Array:
+    """Scramble uint32 words into one (the mixing of MurmurHash3)."""
+    state = jnp.uint32(0x9E3779B9)
+    for word in words:
+        state = (state ^ jnp.asarray(word).astype(jnp.uint32)) * jnp.uint32(0x85EBCA6B)
+        state = (state ^ (state >> 13)) * jnp.uint32(0xC2B2AE35)
+        state = state ^ (state >> 16)
+    return state
+
+
+def sequence_index(seed: jax.Array, shard: jax.Array, step: jax.Array, row: jax.Array, batch: int, n: int) -> jax.Array:
+    """Which of a shard's n sequences stands in row `row` of the batch of a step: int32, in the shape of `row`.
+
+    A pass over the shard visits each sequence once; every pass has an order of its own, which follows from seed, shard
+    and pass without a table. Each round pairs place x with place (c − x) mod n and swaps those pairs whose hash is odd
+    ("swap or not"): a permutation for any n.
+    """
+    # Sequence number step · batch + row, as passes and places without that product, which could overflow.
+    place = (step % n) * batch + row
+    cycle = step // n * batch + place // n
+
+    def swapped(i: jax.Array, place: jax.Array) -> jax.Array:
+        key = _hash(seed, shard, cycle, i)
+        centre = (key % n).astype(jnp.int32)
+        other = jnp.where(centre >= place, centre - place, centre - place + n)
+        return jnp.where(_hash(key, jnp.maximum(place, other)) & 1 == 1, other, place)
+
+    return jax.lax.fori_loop(0, ROUNDS, swapped, place % n)  # unrolled it takes a second to compile
+
+
+@lru_cache(maxsize=4)
+def _host_data(task: LanguageTask, shards: int) -> dict[str, np.ndarray]:
+    s = task.settings
+    found = {
+        "tokens": task.corpus.packed(shards, s.partition, s.sequence, 0),
+        "held_out": task.corpus.held_out(s.held_out, s.sequence),
+    }
+    most = max(int(tokens.max(initial=0)) for tokens in found.values())
+    if most >= s.vocabulary:
+        raise ConfigError("vocabulary", f"must be above the data's largest token, {most}, got {s.vocabulary}")
+    if not len(found["tokens"][0]):
+        raise ConfigError("data", f"too few tokens for {shards} shards of sequences of {s.sequence}")
+    if s.batch * found["tokens"].shape[1] >= 2**31:
+        raise ConfigError("batch", f"times the {found['tokens'].shape[1]} sequences of a shard must be < 2^31")
+    narrow = np.uint16 if s.vocabulary <= 2**16 else np.int32
+    return {name: tokens.astype(narrow, copy=False) for name, tokens in found.items()}
+
+
+@dataclass(frozen=True)
+class LanguageTask:
+    """`Task` of a `LanguageModel` setting on a corpus that fits on the devices. B sequences of L tokens in a batch.
+
+    Documents fall to shards alike for every seed; a seed has its own initial parameters and order of sequences.
+    """
+
+    settings: LanguageModel
+    corpus: Corpus
+
+    def data(self, key: jax.Array, shards: int) -> Data:
+        """What a seed's order of sequences follows from, uint32."""
+        return jax.random.bits(key)
+
+    def host_data(self, shards: int) -> Data:
+        """Training tokens [shards, n, L + 1] and held-out ones [held_out, L + 1], NumPy, for all seeds.
+
+        Raises:
+            ConfigError: a token beyond the vocabulary, or too few tokens for a sequence in every shard.
+        """
+        return _host_data(self, shards)
+
+    def init(self, key: jax.Array) -> Params:
+        """Initial parameters, see `lm.model.Transformer`."""
+        return model.init(self.settings, key)
+
+    def batch(self, data: Data, shard: jax.Array, step: jax.Array) -> Batch:
+        """Tokens [B, L + 1] of a shard's step, int32: inputs are all but the last, targets all but the first."""
+        seed, shared = data
+        size, n = self.settings.batch, shared["tokens"].shape[1]
+        index_B = sequence_index(seed, shard, step, jnp.arange(size), size, n)
+        return shared["tokens"][shard, index_B].astype(jnp.int32)
+
+    def _losses(self, params: Params, token_BxL1: jax.Array) -> jax.Array:
+        return model.sequence_losses(self.settings, params, token_BxL1[:, :-1], token_BxL1[:, 1:])
+
+    def loss(self, params: Params, batch: Batch) -> jax.Array:
+        """Mean cross entropy of the next token, in nats."""
+        return self._losses(params, batch).mean()
+
+    def evaluate(self, params: Params, data: Data) -> dict[str, jax.Array]:
+        """Loss (nats) and perplexity on the held-out sequences, of which no more than a batch's are at work at once."""
+
+        def one(token_L1: jax.Array) -> jax.Array:
+            return self._losses(params, token_L1[None].astype(jnp.int32))[0]
+
+        loss = jax.lax.map(one, data[1]["held_out"], batch_size=self.settings.batch).mean()
+        return {"loss": loss, "perplexity": jnp.exp(loss)}

@@ -41,6 +41,12 @@ class Corpus:
         """
         return cls(python_corpus() if str(data) == PYTHON else Path(os.path.expanduser(data)), vocabulary)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Corpus) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
     @property
     def identity(self) -> str:
         """Equal for equal tokens."""

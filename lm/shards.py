@@ -39,6 +39,10 @@ class Shards:
         self._side, self.seed, self.documents = side, seed, documents
         self._ends = [np.cumsum(side.lengths[chosen]) for chosen in documents]  # of documents within their shard
 
+    def ordered(self, seed: int) -> Shards:
+        """The same documents in the same shards, their sequences in another order."""
+        return Shards(self._side, self.documents, seed)
+
     @property
     def tokens(self) -> list[int]:
         """Tokens of each shard."""

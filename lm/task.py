@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,25 @@ import numpy as np
 
 from lm import model
 from lm.config import LanguageModel
+from lm.order import sequence_index
 from toybench.config import ConfigError
+from toybench.engine import seed_keys
 from toybench.task import Batch, Data, Params
+
+
+class Packed(Protocol):
+    """Documents dealt to shards."""
+
+    def packed(self, sequence: int) -> np.ndarray:
+        """Training sequences [shards, n, sequence + 1], whole numbers."""
+        ...
 
 
 class Corpus(Protocol):
     """Tokens on the host. Hashable: equal corpora hold the same tokens. L is the length of a sequence."""
 
-    def packed(self, shards: int, partition: str, sequence: int, seed: int) -> np.ndarray:
-        """Training sequences [shards, n, L + 1], whole numbers; each shares its last token with no other."""
+    def split(self, shards: int, partition: str, seed: int) -> Packed:
+        """The training documents over shards, in an order drawn by the seed."""
         ...
 
     def held_out(self, n: int, sequence: int) -> np.ndarray:
@@ -28,44 +38,14 @@ class Corpus(Protocol):
         ...
 
 
-ROUNDS = 24  # of the shuffle
-
-
-def _hash(*words: Any) -> jax.Array:
-    """Scramble uint32 words into one (the mixing of MurmurHash3)."""
-    state = jnp.uint32(0x9E3779B9)
-    for word in words:
-        state = (state ^ jnp.asarray(word).astype(jnp.uint32)) * jnp.uint32(0x85EBCA6B)
-        state = (state ^ (state >> 13)) * jnp.uint32(0xC2B2AE35)
-        state = state ^ (state >> 16)
-    return state
-
-
-def sequence_index(seed: jax.Array, shard: jax.Array, step: jax.Array, row: jax.Array, batch: int, n: int) -> jax.Array:
-    """Which of a shard's n sequences stands in row `row` of the batch of a step: int32, in the shape of `row`.
-
-    A pass over the shard visits each sequence once; every pass has an order of its own, which follows from seed, shard
-    and pass without a table. Each round pairs place x with place (c − x) mod n and swaps those pairs whose hash is odd
-    ("swap or not"): a permutation for any n.
-    """
-    # Sequence number step · batch + row, as passes and places without that product, which could overflow.
-    place = (step % n) * batch + row
-    cycle = step // n * batch + place // n
-
-    def swapped(i: jax.Array, place: jax.Array) -> jax.Array:
-        key = _hash(seed, shard, cycle, i)
-        centre = (key % n).astype(jnp.int32)
-        other = jnp.where(centre >= place, centre - place, centre - place + n)
-        return jnp.where(_hash(key, jnp.maximum(place, other)) & 1 == 1, other, place)
-
-    return jax.lax.fori_loop(0, ROUNDS, swapped, place % n)  # unrolled it takes a second to compile
+DEALT = 0  # the seed by which documents fall to shards, the same for all runs
 
 
 @lru_cache(maxsize=4)
 def _host_data(task: LanguageTask, shards: int) -> dict[str, np.ndarray]:
     s = task.settings
     found = {
-        "tokens": task.corpus.packed(shards, s.partition, s.sequence, 0),
+        "tokens": task.corpus.split(shards, s.partition, DEALT).packed(s.sequence),
         "held_out": task.corpus.held_out(s.held_out, s.sequence),
     }
     most = max(int(tokens.max(initial=0)) for tokens in found.values())
@@ -90,8 +70,12 @@ class LanguageTask:
     corpus: Corpus
 
     def data(self, key: jax.Array, shards: int) -> Data:
-        """What a seed's order of sequences follows from, uint32."""
-        return jax.random.bits(key)
+        """What a seed's order of sequences follows from, a whole number below 2³¹."""
+        return jax.random.bits(key) >> 1
+
+    def order(self, seed: int) -> int:
+        """The same of a run's seed, on the host: for `lm.shards.Shards.ordered`."""
+        return int(self.data(seed_keys(jax.random.key(seed))[0], 1))
 
     def host_data(self, shards: int) -> Data:
         """Training tokens [shards, n, L + 1] and held-out ones [held_out, L + 1], NumPy, for all seeds.
@@ -108,8 +92,8 @@ class LanguageTask:
     def batch(self, data: Data, shard: jax.Array, step: jax.Array) -> Batch:
         """Tokens [B, L + 1] of a shard's step, int32: inputs are all but the last, targets all but the first."""
         seed, shared = data
-        size, n = self.settings.batch, shared["tokens"].shape[1]
-        index_B = sequence_index(seed, shard, step, jnp.arange(size), size, n)
+        row_B, n = jnp.arange(self.settings.batch), shared["tokens"].shape[1]
+        index_B = sequence_index(shard, step, row_B, batch=len(row_B), count=n, seed=seed, xp=jnp)
         return shared["tokens"][shard, index_B].astype(jnp.int32)
 
     def _losses(self, params: Params, token_BxL1: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ pytest.importorskip("flax")
 
 from lm import model
 from lm.config import CHOICES, SIZES, TWIN, flops_per_token, parameters, parts
-from lm.task import LanguageTask, sequence_index
+from lm.task import LanguageTask
 from toybench.config import ConfigError
 from toybench.inner import InnerOptimizer, constant, local_update
 from toybench.loading import load_run
@@ -29,9 +29,9 @@ class Counting:
 
     sequences: int = 24  # of all shards together
 
-    def packed(self, shards, partition, sequence, seed):
+    def split(self, shards, partition, seed):
         first = np.random.default_rng(seed).integers(32, size=(shards, self.sequences // shards, 1))
-        return (first + np.arange(sequence + 1)) % 32
+        return SimpleNamespace(packed=lambda sequence: (first + np.arange(sequence + 1)) % 32)
 
     def held_out(self, n, sequence):
         return (np.arange(n)[:, None] + np.arange(sequence + 1)) % 32
@@ -231,28 +231,6 @@ def test_operations_are_those_that_the_compiler_counts():
     square = 6 * settings.layers * settings.heads * settings.head_size * settings.sequence
     counted = cost["flops"] / (settings.batch * settings.sequence)
     np.testing.assert_allclose(counted, flops_per_token(settings) + square, rtol=0.05)
-
-
-# The order of sequences
-
-
-@pytest.mark.parametrize("n, batch", [(1, 4), (2, 3), (7, 4), (24, 5), (1000, 8)])
-def test_a_pass_visits_each_sequence_once_in_an_order_of_its_own(n, batch):
-    number = jnp.arange(3 * n)
-    index = jax.jit(jax.vmap(lambda k: sequence_index(jnp.uint32(5), jnp.int32(1), k // batch, k % batch, batch, n)))
-    passes = np.asarray(index(number)).reshape(3, n)
-    np.testing.assert_array_equal(np.sort(passes), np.tile(np.arange(n), (3, 1)))
-    if n > 5:
-        assert len({tuple(p) for p in passes}) == 3
-
-
-def test_seeds_and_shards_have_orders_of_their_own_and_late_steps_are_in_range():
-    def at(seed, shard, step):
-        return sequence_index(jnp.uint32(seed), jnp.int32(shard), jnp.int32(step), jnp.arange(8), 8, 1000).tolist()
-
-    orders = [at(0, 0, 0), at(1, 0, 0), at(0, 1, 0), at(0, 0, 1), at(0, 0, 2**31 - 1), at(0, 0, 2**31 - 2)]
-    assert len({tuple(o) for o in orders}) == 6
-    assert all(len(set(o)) == 8 and min(o) >= 0 and max(o) < 1000 for o in orders)
 
 
 # The task

@@ -203,3 +203,31 @@ def test_a_pretrained_model_is_a_start():
     np.testing.assert_array_equal(one.begin().server.params["table"], start["table"])
     fresh = training().begin().server.params["table"]
     np.testing.assert_array_equal(fresh, Lookup().init(seed_keys(jax.random.key(3))[1])["table"])
+
+
+# With real text
+
+
+def test_the_devices_engine_and_the_hosts_train_alike(tmp_path):
+    """The same Run: lanes of the toy's compiled chunks, and batches from the host."""
+    from lm.data import Corpus
+    from lm.prepare import prepare
+    from lm.sources import find_sources
+    from lm.task import DEALT, LanguageTask
+    from lm.tokens import Bytes
+    from toybench.training import train
+
+    for i in range(40):
+        (tmp_path / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
+    prepare(find_sources([str(tmp_path)]), Bytes(), str(tmp_path / "out"), 0.2)
+    corpus = Corpus.open(tmp_path / "out", 257)
+    model = replace(TWIN, vocabulary=257, data=str(tmp_path / "out"))
+    run = Run(model, CLUSTER, InnerAdamW(lr=0.01), METHODS["delayed_nesterov"].settings(lr=0.5), BUDGET)
+    task, shards = LanguageTask(model, corpus), CLUSTER.num_shards
+    dealt = corpus.split(shards, "iid", DEALT).ordered(task.order(7))
+    held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
+    host = carry_out(Training(run, 7, task, dealt, held_out, 2))
+    [device] = train(run, [7, 8], task=task)
+    np.testing.assert_allclose(host.curves.metrics["loss"][0], device.metrics["loss"][0], rtol=2e-3)
+    assert host.curves.metrics["loss"][0, -1] < host.curves.metrics["loss"][0, 0] - 0.5
+    np.testing.assert_array_equal(host.curves.local_steps[0], device.local_steps[0])

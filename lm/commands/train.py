@@ -109,7 +109,7 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     import numpy as np
 
     from lm.data import Corpus
-    from lm.task import LanguageTask
+    from lm.task import DEALT, LanguageTask
     from lm.train import Training
     from toybench.training import check_memory
 
@@ -117,7 +117,7 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     corpus = Corpus.open(model.data, model.vocabulary)
     task = LanguageTask(model, corpus)
     check_memory(run, 1, 1, task)
-    shards = corpus.split(cluster.num_shards, model.partition, seed)
+    shards = corpus.split(cluster.num_shards, model.partition, DEALT).ordered(task.order(seed))
     start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
     held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
     return Training(run, seed, task, shards, held_out, arguments.lanes, start)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -50,6 +50,10 @@ class Point(NamedTuple):
 
 class NotFinite(RuntimeError):
     """Training has lost itself."""
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,17 @@ class Training:
     @cached_property
     def _visit(self) -> Callable:
         def one(start, state, batches, first_step, num_steps, trip):
-            return local_update(self.task, self.inner, start, state, lambda j: batches[j], first_step, num_steps, trip)
+            def batch_at(j):
+                return batches[j]
+
+            return local_update(self.task, self.inner, start, state, batch_at, first_step, num_steps, trip)
 
         if self.lanes == 1:  # a loop's own length costs nothing where there is nobody to wait for
-            return jax.jit(lambda *arguments: one(*arguments, None), donate_argnums=1)
+            return jax.jit(partial(one, trip=None), donate_argnums=1)
         lanes = jax.vmap(one, (0, 0, 0, 0, 0, None))
 
         def wave(starts, states, batches, first_step, num_steps):
-            starts, states = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees) for trees in (starts, states))
+            starts, states = _stacked(starts), _stacked(states)
             found = lanes(starts, states, batches, first_step, num_steps, num_steps.max())
             return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(self.lanes))
 
@@ -166,7 +173,8 @@ class Training:
         if self.lanes == 1:
             return {int(wave[0]): self._visit(starts[0], states[0], taken[0], first[0], num[0])}
         lacking = self.lanes - len(rows)  # those that stand in for them make no step
-        starts, states, taken = (items + items[-1:] * lacking for items in (starts, states, taken))
+        starts, states = starts + starts[-1:] * lacking, states + states[-1:] * lacking
+        taken += taken[-1:] * lacking
         first, num = np.pad(first, (0, lacking)), np.pad(num, (0, lacking))
         return dict(zip(wave.tolist(), self._visit(tuple(starts), tuple(states), np.stack(taken), first, num)))
 

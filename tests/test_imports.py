@@ -113,7 +113,7 @@ LAW = {
         "views.scene views.shipped views.state views.stories views.work streamlit",
         "plots.probes plots.timeline tomli_w",
     ),
-    "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store tomli_w"),
+    "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store"),
     "views.plans": row(
         "arguments axes config loading presets selection store views.jobs views.scene views.work", "runtime sweep"
     ),

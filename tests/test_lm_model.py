@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp

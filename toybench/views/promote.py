@@ -47,7 +47,7 @@ def promoted(bridge: Any, run: Run, said: str) -> None:
     with left:
         size = state.pick(st.segmented_control, "size of the model", "size", sizes, "20m")
     with middle:
-        more = {"format_func": lambda name: devices[name].name}
+        more: dict[str, Any] = {"format_func": lambda name: devices[name].name}
         device = state.pick(st.selectbox, "accelerator", "accelerator", [*devices], "h100", **more)
     with right:
         text = "of the accelerator's peak in bfloat16: assumed here, until it is measured"
@@ -67,7 +67,12 @@ def promoted(bridge: Any, run: Run, said: str) -> None:
         st.dataframe(columns, hide_index=True, width="stretch", height=460)
     name = f"{size}.toml"
     left, right = st.columns(2, vertical_alignment="center")
-    more = {"mime": "application/toml", "icon": ":material/download:", "width": "stretch", "type": "primary"}
+    more: dict[str, Any] = {
+        "mime": "application/toml",
+        "icon": ":material/download:",
+        "width": "stretch",
+        "type": "primary",
+    }
     left.download_button(f"the run file {name}", bridge.write_toml(after, said, size), name, **more)
     right.code(f"python -m lm train {name}", language="bash")
     st.info(

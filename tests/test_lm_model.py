@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("flax")
 
-from lm import model
+from lm import benchmark, model
 from lm.config import CHOICES, SIZES, TWIN, flops_per_token, parameters, parts
 from lm.task import LanguageTask
 from toybench.config import ConfigError
@@ -316,3 +316,12 @@ def test_its_tokens_are_counted_once_not_for_every_seed():
     needs = footprint(TASK, 2, 2)
     assert needs.seed == 4 and needs.shared == 2 * (TWIN.sequence + 1) * (Counting().sequences + TWIN.held_out)
     assert needs.of(5, 0) == needs.shared + 20
+
+
+def test_the_benchmark_measures(monkeypatch):
+    monkeypatch.setattr(benchmark, "product_rate", lambda dtype: 1e9)
+    line = benchmark.measure("tiny", SCANNED, workers=2, steps=2, repeats=1)
+    assert line.parameters == parameters(SCANNED) and line.peak_bytes > 0 and 0 < line.outer_share < 1
+    np.testing.assert_allclose(line.tokens_per_second * line.step_seconds, 2 * TWIN.batch * TWIN.sequence)
+    np.testing.assert_allclose(line.share * 1e9, line.tokens_per_second * flops_per_token(SCANNED))
+    benchmark.print_table([line])

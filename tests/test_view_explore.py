@@ -209,6 +209,12 @@ def test_a_hostile_address_is_told_of_and_the_page_goes_on(query, said):
     assert len(at.get("vega_lite_chart")) >= 2
 
 
+@pytest.mark.parametrize("name", ["preset", "seeds", "panel", "a.outer.lr"])
+def test_an_address_puts_no_picture_and_no_link_into_a_message(name):
+    at = open_page(TINY | {name: "![x](http://example.invalid/x.png)"})
+    assert any("example.invalid" in line and r"!\[x](" in line for line in told(at)), told(at)
+
+
 @pytest.mark.parametrize(
     "query, said",
     [

@@ -354,7 +354,7 @@ def inside(scene: Scene, one: Shown, chosen: str) -> None:
     job = desk.ask(state.session(), work.probes_key(one.run, seed), work.watch(one.run, seed))
     state.follow([job], st.empty())
     if job.state != "done":
-        st.error(job.problem or "dropped", icon=":material/error:")
+        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
         return
     drawn = numbers(work.probes_document(job.result))
     if chosen == "workers":
@@ -378,7 +378,7 @@ def data(scene: Scene, one: Shown) -> None:
     job = desk.ask(state.session(), work.projection_key(one.run, seed), work.project_data(one.run, seed))
     state.follow([job], st.empty())
     if job.state != "done":
-        st.error(job.problem or "dropped", icon=":material/error:")
+        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
         return
     count = job.result.points.shape[1]
     pairs = [(0, j) for j in range(1, count)] or [(0, 0)]

@@ -438,7 +438,8 @@ def figure(outcome: Outcome) -> None:
                 state.keep("sweep.figure", kinds[0])
             state.widget(st.segmented_control, "figure", "sweep.figure", kinds[0], options=kinds, required=True)
         if len(along) > 1:
-            state.keep("sweep.along", outcome.x)
+            if state.kept("sweep.along", "") not in along:  # what was chosen just now is not yet in an old outcome
+                state.keep("sweep.along", outcome.x)
             state.widget(st.segmented_control, "along x", "sweep.along", outcome.x, options=along, required=True)
     st.altair_chart(chart_of(outcome), width="stretch")
     st.caption(legend_of(outcome) + (f" {outcome.said}." if outcome.said else ""))

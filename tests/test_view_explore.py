@@ -7,6 +7,7 @@ from toybench.loading import dump_run, overlay_text
 from toybench.outer import METHODS
 from toybench.presets import load_preset
 from toybench.views import state, work
+from toybench.views.jobs import Desk
 from toybench.views.scene import LETTERS, decode, encode
 from toybench.views.stories import stories
 
@@ -172,6 +173,16 @@ def test_the_problem_moves_in_all_configurations_and_the_remedy_in_one(tiny):
     move(tiny, "toggle", "together", False)
     move(tiny, "slider", "c.1.cluster.local_steps", 6)
     assert [run.cluster.local_steps for run in scene(tiny).runs] == [4, 6]
+
+
+def test_what_was_trained_for_the_page_is_not_trained_again_to_warm_up(monkeypatch):
+    asked = []
+    ask = Desk.ask
+    monkeypatch.setattr(Desk, "ask", lambda *args: asked.append(args[1]) or ask(*args))
+    open_page(TINY)
+    assert asked and "server" not in asked
+    open_page()
+    assert asked.count("server") == 2  # of the record, so that the first slider finds its program
 
 
 @pytest.mark.parametrize("panel", ["timeline", "staleness", "momentum", "workers", "data"])

@@ -298,6 +298,12 @@ def test_a_sentence_says_what_happened(final, time, said):
     assert said in sentence(result, reference, simulate(TINY.cluster, TINY.budget, 1))
 
 
+def test_a_reference_that_diverged_is_told_and_there_is_no_loss_of_it_to_reach():
+    result, reference = curves(TINY, [0.9, 0.9, 0.9], 50.0), curves(SYNC, [np.nan, np.nan, 1.0])
+    said = sentence(result, reference, simulate(TINY.cluster, TINY.budget, 1))
+    assert "; the reference diverged on 2 of 3 seeds, which count as untrained;" in said and "reach" not in said
+
+
 def test_a_sentence_on_one_seed_gives_no_interval():
     result, reference = curves(TINY, [1.2], seeds=(1,)), curves(SYNC, [1.0], seeds=(1,))
     said = sentence(result, reference, simulate(TINY.cluster, TINY.budget, 1))

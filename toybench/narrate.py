@@ -72,12 +72,14 @@ def ended(result: Curves, reference: Curves) -> str:
     if seeds > 1:
         spread = interval(gaps)
         said += f" ({_said(spread)}{'' if _clear(spread) else ', undecided'})"
-    return said + (f", {diverged} of {seeds} seeds diverged and count as untrained" if diverged else "")
+    said += f", {diverged} of {seeds} seeds diverged and count as untrained" if diverged else ""
+    lost = int(reference.diverged.sum())
+    return said + (f"; the reference diverged on {lost} of {seeds} seeds, which count as untrained" if lost else "")
 
 
 def soon(result: Curves, reference: Curves) -> str:
     """When it reaches the reference's final loss."""
-    if result.run == reference.run or result.diverged.all():
+    if result.run == reference.run or result.diverged.all() or reference.diverged.any():  # no loss to reach
         return ""
     ratio, reached = time_ratio(result, reference)
     if reached.all():

@@ -216,8 +216,11 @@ def warm_up(scene: Scene) -> None:
     """Have the programs of the first configuration ready before a slider is moved, where all came from the record."""
     if not st.session_state.get("warm"):
         st.session_state["warm"] = True
-        run = scene.runs[0]
-        for one in (run, reference_of(scene.preset, run)):
+        pair = (scene.runs[0], reference_of(scene.preset, scene.runs[0]))
+        recorded = {work.curves_key(result.run, result.seeds) for result in shipped.read()}
+        if not all(work.curves_key(one, scene.seeds) in recorded for one in pair):
+            return  # they were trained just now, so that their programs are there
+        for one in pair:
             state.desk().ask("server", ("warm", one, len(scene.seeds)), work.train_curves(one, scene.seeds))
 
 
@@ -354,7 +357,7 @@ def inside(scene: Scene, one: Shown, chosen: str) -> None:
     job = desk.ask(state.session(), work.probes_key(one.run, seed), work.watch(one.run, seed))
     state.follow([job], st.empty())
     if job.state != "done":
-        st.error(job.problem or "dropped", icon=":material/error:")
+        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
         return
     drawn = numbers(work.probes_document(job.result))
     if chosen == "workers":
@@ -378,7 +381,7 @@ def data(scene: Scene, one: Shown) -> None:
     job = desk.ask(state.session(), work.projection_key(one.run, seed), work.project_data(one.run, seed))
     state.follow([job], st.empty())
     if job.state != "done":
-        st.error(job.problem or "dropped", icon=":material/error:")
+        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
         return
     count = job.result.points.shape[1]
     pairs = [(0, j) for j in range(1, count)] or [(0, 0)]

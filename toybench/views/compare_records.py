@@ -210,7 +210,7 @@ def actions(listing: Listing, settings: list[Curves]) -> None:
     left, right, _ = st.columns([2, 2, 5])
     count = min(len(settings), len(LETTERS))
     said = "Explore this" if count < 2 else f"Explore {'these' if count == len(settings) else 'the best'} {count}"
-    help = "the configurations on the Explore page, on the same seeds"
+    help = "on their own seeds; where these chose them, others are fairer: change them under Budget"
     if left.button(said, icon=":material/tune:", disabled=not settings, help=help, width="stretch", type="primary"):
         seeds = [seed for setting in settings[:count] for seed in setting.seeds]
         state.put_scene(scene_of([setting.run for setting in settings[:count]], seeds))

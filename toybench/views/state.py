@@ -23,9 +23,16 @@ STORE = "TOYBENCH_STORE"  # the environment variable that names the file of the 
 @st.cache_resource(show_spinner=False)
 def desk() -> Desk:
     """The threads that work for all pages."""
-    made = Desk()
+    made = Desk(alive=_is_open)
     atexit.register(made.close)
     return made
+
+
+def _is_open(owner: str) -> bool:
+    """Whether a page is still open somewhere; the server itself always is."""
+    from streamlit.runtime import Runtime
+
+    return owner in ("server", "alone") or not Runtime.exists() or Runtime.instance().is_active_session(owner)
 
 
 def store_path() -> Path:

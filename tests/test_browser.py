@@ -45,7 +45,9 @@ def lines(page):
 
 def test_a_slider_bends_the_curve_and_nothing_is_asked_of_the_world(page, address):
     outside = watch_requests(page)
-    first_paint(page, f"{address}/?{SMALL}")
+    first_paint(
+        page, f"{address}/?{SMALL}&panel=![x](http://example.invalid/x.png)&b.outer.lr=<img src=//example.invalid>"
+    )
     settled(page)
     before, words = lines(page), sentence(page)
     timed(page, lambda: slider(page, "local steps H").press("ArrowRight"))
@@ -99,7 +101,7 @@ def test_a_small_sweep_runs_from_the_page_into_the_store(page, address, folder):
     settled(page)
     page.get_by_role("link", name="Sweep").click()
     page.get_by_role("button", name="Run").first.click()
-    page.wait_for_function("() => /finished|done/i.test(document.body.innerText)")
+    page.wait_for_function("() => /all [0-9,]+ runs are done/i.test(document.body.innerText)")
     page.wait_for_selector("[data-testid='stVegaLiteChart'] :is(canvas, svg.marks)")
     with sqlite3.connect(folder / "runs.sqlite") as store:
         assert store.execute("SELECT count(*) FROM runs").fetchone()[0] > 0

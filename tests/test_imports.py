@@ -126,7 +126,7 @@ LAW = {
     ),
     "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.sweep"),
     "views.stored": row("arguments axes config curves loading selection store streamlit"),
-    "views.recorded": row("config records streamlit"),
+    "views.recorded": row("config records views.state streamlit"),
     "views.charts_compare": row("plots.curves plots.lines altair pandas"),
     "views.compare_run": row("config loading selection views.scene views.state views.stored streamlit", "tomli_w"),
     "views.compare_records": row(

@@ -8,6 +8,7 @@ from toybench.loading import dump_run, overlay_text
 from toybench.outer import METHODS
 from toybench.presets import load_preset
 from toybench.views import state, work
+from toybench.views.jobs import Desk
 from toybench.views.scene import LETTERS, decode, encode
 from toybench.views.stories import stories
 
@@ -176,6 +177,16 @@ def test_the_problem_moves_in_all_configurations_and_the_remedy_in_one(tiny):
     assert [run.cluster.local_steps for run in scene(tiny).runs] == [4, 6]
 
 
+def test_what_was_trained_for_the_page_is_not_trained_again_to_warm_up(monkeypatch):
+    asked = []
+    ask = Desk.ask
+    monkeypatch.setattr(Desk, "ask", lambda *args: asked.append(args[1]) or ask(*args))
+    open_page(TINY)
+    assert asked and "server" not in asked
+    open_page()
+    assert asked.count("server") == 2  # of the record, so that the first slider finds its program
+
+
 @pytest.mark.parametrize("panel", ["timeline", "staleness", "momentum", "workers", "data"])
 def test_every_panel_shows_a_figure(panel):
     at = open_page(TINY | {"panel": panel})
@@ -209,6 +220,12 @@ def test_a_hostile_address_is_told_of_and_the_page_goes_on(query, said):
     at = open_page(TINY | query)
     assert any(said in line for line in told(at)) and not at.exception
     assert len(at.get("vega_lite_chart")) >= 2
+
+
+@pytest.mark.parametrize("name", ["preset", "seeds", "panel", "a.outer.lr"])
+def test_an_address_puts_no_picture_and_no_link_into_a_message(name):
+    at = open_page(TINY | {name: "![x](http://example.invalid/x.png)"})
+    assert any("example.invalid" in line and r"!\[x](" in line for line in told(at)), told(at)
 
 
 @pytest.mark.parametrize(

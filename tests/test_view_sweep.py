@@ -702,6 +702,16 @@ def test_the_figure_is_chosen_and_in_the_address(path):
     assert one.proto.spec == other.proto.spec and "outer.momentum" in one.proto.spec
 
 
+def test_what_is_chosen_for_x_outlives_the_figure_of_before(path, monkeypatch):
+    stored(path, product("outer.lr", [0.1, 0.2, 0.4], "outer.momentum", [0.1, 0.5]))
+    old = read(path, figure="lines")
+    assert old.x == "outer.lr"
+    monkeypatch.setattr(sweep, "_result", lambda job: old)  # as while a sweep runs and the next is not read yet
+    at = open_page()
+    widget(at, "button_group", "w.sweep.along").set_value("outer.momentum").run()
+    assert query_of(at)["sweep.along"] == "outer.momentum"
+
+
 def test_a_stored_sweep_is_chosen(path):
     stored(path, product("outer.lr", [0.1, 0.2]), name="one")
     stored(path, product("inner.lr", [0.1, 0.2]), name="two")

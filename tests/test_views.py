@@ -18,7 +18,7 @@ from toybench.study import vary
 from toybench.timeline import simulate
 from toybench.views import shipped, work
 from toybench.views.jobs import Desk
-from toybench.views.scene import Scene, decode, differences, encode, reference_of, seed_words, words
+from toybench.views.scene import Scene, decode, differences, encode, reference_of, seed_words, untuned, words
 from toybench.views.stories import stories
 from toybench.views.tex import lines, tex
 
@@ -226,12 +226,54 @@ def test_a_closed_desk_has_no_threads_left():
     [
         ({"budget.rounds": 100_000}, "local steps are too many"),
         ({"task.hidden": 4096, "task.dimension": 4096}, "floating point operations"),
+        ({"cluster.local_steps": 1, "budget.rounds": 20_000}, "visits are too many"),
+        ({"cluster.sec_per_step": [1.0] * 101}, "cluster.sec_per_step: 101 are too many"),
+        ({"budget.evaluations": 501}, "budget.evaluations: 501 are too many"),
     ],
 )
 def test_what_would_keep_a_page_busy_is_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         work.check_affordable(overlay(BASE, changes), 3)
     work.check_affordable(BASE, 16)
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {"barrier": True}, {"dynamic_steps": True}, {"dynamic_steps": True, "grace": 3.0}]
+)
+def test_visits_are_estimated(rules):
+    run = overlay(BASE, {f"cluster.{name}": value for name, value in rules.items()})
+    assert work.visits_of(run) == pytest.approx(len(simulate(run.cluster, run.budget, 0).time), rel=0.1)
+
+
+def test_what_a_closed_page_wanted_is_dropped():
+    there = {"a", "b"}
+    desk = Desk(threads=1, alive=there.__contains__)
+    work = Work("done")
+    job = desk.ask("a", "key", work)
+    desk.ask("b", "key", work)
+    assert work.began.wait(5)
+    there.discard("a")
+    time.sleep(0.05)
+    assert job.state == "running"  # for the other page
+    there.discard("b")
+    assert job.wait(5) and job.state == "dropped"
+    desk.close()
+
+
+@pytest.mark.parametrize(
+    "preset, changes, said",
+    [
+        ("default", {}, ""),
+        ("default", {"outer.method": "sgd", "cluster.grace": 3.0, "cluster.sec_per_step": [1.0] * 4}, ""),
+        ("default", {"cluster.local_steps": 61}, "tuned on preset default, not for another cluster"),
+        ("default", {"task.noise": 0.4, "inner.lr": 0.1}, "not for another task or inner"),
+        ("default", {"cluster.sec_per_step": [1.0] * 5}, "not for another cluster"),
+        ("notebook", {}, "nothing was tuned on it"),
+    ],
+)
+def test_a_reference_says_what_its_rate_was_tuned_for(preset, changes, said):
+    note = untuned(preset, overlay(load_preset(preset), changes))
+    assert (said in note) if said else note == ""
 
 
 # The stories
@@ -284,7 +326,7 @@ SYNC = reference_of("default", TINY)
     "final, time, said",
     [
         ([1.19, 1.20, 1.21], 50.0, "async Nesterov ends 20 % above sync Nesterov (95 % interval +18 to +22 %); mean"),
-        ([1.1, 1.0, 0.9], 50.0, "ends level with sync Nesterov (95 % interval -25 to +25 %, undecided)"),
+        ([1.1, 1.0, 0.9], 50.0, "ends level with sync Nesterov (95 % interval -24.8 to +24.8 %, undecided)"),
         ([0.95, 0.95, 0.95], 50.0, "ends 5.0 % below sync Nesterov"),
         ([1.2, 1.2, 1.2], 50.0, "it never reaches that loss, though the run takes 50 % of the simulated time."),
         ([0.9, 0.9, 0.9], 50.0, "it reaches that loss in 40 % of the simulated time."),
@@ -296,6 +338,12 @@ SYNC = reference_of("default", TINY)
 def test_a_sentence_says_what_happened(final, time, said):
     result, reference = curves(TINY, final, time), curves(SYNC, [1.0, 1.0, 1.0])
     assert said in sentence(result, reference, simulate(TINY.cluster, TINY.budget, 1))
+
+
+def test_a_reference_that_diverged_is_told_and_there_is_no_loss_of_it_to_reach():
+    result, reference = curves(TINY, [0.9, 0.9, 0.9], 50.0), curves(SYNC, [np.nan, np.nan, 1.0])
+    said = sentence(result, reference, simulate(TINY.cluster, TINY.budget, 1))
+    assert "; the reference diverged on 2 of 3 seeds, which count as untrained;" in said and "reach" not in said
 
 
 def test_a_sentence_on_one_seed_gives_no_interval():

@@ -71,13 +71,16 @@ def ended(result: Curves, reference: Curves) -> str:
     said = f"{who} ends {where} {other}"
     if seeds > 1:
         spread = interval(gaps)
-        said += f" ({_said(spread)}{'' if _clear(spread) else ', undecided'})"
-    return said + (f", {diverged} of {seeds} seeds diverged and count as untrained" if diverged else "")
+        digits = 0 if abs(gap) >= 10 else 1
+        said += f" ({_said(spread, digits)}{'' if _clear(spread) else ', undecided'})"
+    said += f", {diverged} of {seeds} seeds diverged and count as untrained" if diverged else ""
+    lost = int(reference.diverged.sum())
+    return said + (f"; the reference diverged on {lost} of {seeds} seeds, which count as untrained" if lost else "")
 
 
 def soon(result: Curves, reference: Curves) -> str:
     """When it reaches the reference's final loss."""
-    if result.run == reference.run or result.diverged.all():
+    if result.run == reference.run or result.diverged.all() or reference.diverged.any():  # no loss to reach
         return ""
     ratio, reached = time_ratio(result, reference)
     if reached.all():
@@ -92,8 +95,8 @@ def _side(gap: float) -> str:
     return "above" if gap > 0 else "below"
 
 
-def _said(spread: Interval) -> str:
-    return f"95 % interval {spread.low:+.0f} to {spread.high:+.0f} %"
+def _said(spread: Interval, digits: int) -> str:
+    return f"95 % interval {spread.low:+.{digits}f} to {spread.high:+.{digits}f} %"
 
 
 def _clear(spread: Interval) -> bool:

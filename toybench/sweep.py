@@ -56,8 +56,9 @@ def check_name(name: str) -> None:
     Raises:
         ConfigError: it would not do.
     """
-    if not re.fullmatch(r"[\w.-]{1,100}", name):
-        raise ConfigError("name", f"expected up to 100 letters, digits, '.', '_' and '-', got {name!r}")
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        said = "expected up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
+        raise ConfigError("name", f"{said}, got {name!r}")
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def send(document: Mapping[str, Any], cluster: str, rows: list[dict[str, Any]]) 
         try:
             state.put_scene(scene_of(document, cluster, name, row["tuned"]))
         except ConfigError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(state.plain(str(error)), icon=":material/error:")
         else:
             state.go("explore")
 

@@ -67,7 +67,7 @@ def no_store(path: Path, error: ConfigError) -> None:
     if not path.exists():
         no_runs(path)
         return
-    st.error(str(error), icon=":material/error:")
+    st.error(state.plain(str(error)), icon=":material/error:")
     st.markdown(f"The environment variable `{state.STORE}` names another file.")
 
 
@@ -95,7 +95,7 @@ def choose(path: Path, changed: stored.Stamp, sweeps: list[str]) -> Listing | No
         choice = Choice(sweep or None, stored.read_items(where))
         facts = stored.facts(path, changed, choice)
     except ConfigError as error:
-        st.error(str(error), icon=":material/filter_alt_off:")
+        st.error(state.plain(str(error)), icon=":material/filter_alt_off:")
         return None
     if not facts.runs:
         st.info("No run has these settings.", icon=":material/filter_alt:")
@@ -199,7 +199,7 @@ def overlay(listing: Listing, chosen: list[int]) -> None:
     try:
         settings = stored.settings(listing.path, listing.changed, listing.choice, tuple(sorted(chosen)))
     except ConfigError as error:  # made by a toybench with other settings, or removed meanwhile
-        st.error(f"These runs cannot be drawn: {error}", icon=":material/error:")
+        st.error(state.plain(f"These runs cannot be drawn: {error}"), icon=":material/error:")
         return
     actions(listing, settings)
     curves(settings, len(chosen) or facts.runs)
@@ -210,7 +210,7 @@ def actions(listing: Listing, settings: list[Curves]) -> None:
     left, right, _ = st.columns([2, 2, 5])
     count = min(len(settings), len(LETTERS))
     said = "Explore this" if count < 2 else f"Explore {'these' if count == len(settings) else 'the best'} {count}"
-    help = "the configurations on the Explore page, on the same seeds"
+    help = "on their own seeds; where these chose them, others are fairer: change them under Budget"
     if left.button(said, icon=":material/tune:", disabled=not settings, help=help, width="stretch", type="primary"):
         seeds = [seed for setting in settings[:count] for seed in setting.seeds]
         state.put_scene(scene_of([setting.run for setting in settings[:count]], seeds))

@@ -17,7 +17,7 @@ from toybench.statistics import relative_gap
 from toybench.timeline import Timeline
 from toybench.views import charts, controls, shipped, state, work
 from toybench.views.jobs import Job
-from toybench.views.scene import LETTERS, Scene, differences, page_seeds, reference_of, seed_words, words
+from toybench.views.scene import LETTERS, Scene, differences, page_seeds, reference_of, seed_words, untuned, words
 from toybench.views.stories import stories
 
 PANELS = ("timeline", "staleness", "momentum", "workers", "data")
@@ -57,6 +57,9 @@ def body() -> None:
         st.info("Nothing to show: change a setting at the left.", icon=":material/tune:")
         return
     said(shown)
+    for note in dict.fromkeys(untuned(scene.preset, one.run) for one in shown):
+        if note:
+            st.caption(f":material/info: {note}.")
     curves(shown)
     panel(scene, shown, i)
     warm_up(scene)
@@ -204,6 +207,8 @@ def ask(scene: Scene) -> list[tuple[Job, Job]]:
     desk, owner = state.desk(), state.session()
     pairs = [(run, reference_of(scene.preset, run)) for run in scene.runs]
     keys = [work.curves_key(run, scene.seeds) for pair in pairs for run in pair]
+    seed = scene.seeds[0]  # of what is inside a run: another widget's change does not begin it anew
+    keys += [key(run, seed) for run in scene.runs for key in (work.probes_key, work.projection_key)]
     desk.keep_only(owner, keys)
 
     def of(run: Run) -> Job:
@@ -216,8 +221,11 @@ def warm_up(scene: Scene) -> None:
     """Have the programs of the first configuration ready before a slider is moved, where all came from the record."""
     if not st.session_state.get("warm"):
         st.session_state["warm"] = True
-        run = scene.runs[0]
-        for one in (run, reference_of(scene.preset, run)):
+        pair = (scene.runs[0], reference_of(scene.preset, scene.runs[0]))
+        recorded = {work.curves_key(result.run, result.seeds) for result in shipped.read()}
+        if not all(work.curves_key(one, scene.seeds) in recorded for one in pair):
+            return  # they were trained just now, so that their programs are there
+        for one in pair:
             state.desk().ask("server", ("warm", one, len(scene.seeds)), work.train_curves(one, scene.seeds))
 
 
@@ -229,7 +237,8 @@ def arranged(scene: Scene, jobs: Sequence[tuple[Job, Job]]) -> list[Shown]:
         name = titles[i] if titles.count(titles[i]) == 1 and len(titles) == 1 else f"{LETTERS[i].upper()}: {titles[i]}"
         problem = next((job.problem or "was dropped" for job in pair if job.state != "done"), None)
         if problem is not None:
-            st.error(f"{name}: {problem}. On the command line: `{command(scene, run)}`", icon=":material/error:")
+            st.error(f"{state.plain(f'{name}: {problem}')}. On the command line:", icon=":material/error:")
+            st.code(command(scene, run), language="bash", wrap_lines=True)
             continue
         timeline = work.timeline_of(run.cluster, run.budget, scene.seeds[0])
         found.append(Shown(name, run, pair[0].result, pair[1].result, timeline))
@@ -354,7 +363,7 @@ def inside(scene: Scene, one: Shown, chosen: str) -> None:
     job = desk.ask(state.session(), work.probes_key(one.run, seed), work.watch(one.run, seed))
     state.follow([job], st.empty())
     if job.state != "done":
-        st.error(job.problem or "dropped", icon=":material/error:")
+        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
         return
     drawn = numbers(work.probes_document(job.result))
     if chosen == "workers":
@@ -378,7 +387,7 @@ def data(scene: Scene, one: Shown) -> None:
     job = desk.ask(state.session(), work.projection_key(one.run, seed), work.project_data(one.run, seed))
     state.follow([job], st.empty())
     if job.state != "done":
-        st.error(job.problem or "dropped", icon=":material/error:")
+        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
         return
     count = job.result.points.shape[1]
     pairs = [(0, j) for j in range(1, count)] or [(0, 0)]

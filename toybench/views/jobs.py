@@ -19,8 +19,8 @@ class Dropped(Exception):
 class Job:
     """A piece of work: how far it is, and in the end its result or what went wrong, in a line."""
 
-    def __init__(self, key: Hashable, work: Callable[[Job], Any]):
-        self.key, self.work = key, work
+    def __init__(self, key: Hashable, work: Callable[[Job], Any], alive: Callable[[str], bool] = lambda owner: True):
+        self.key, self.work, self._alive = key, work, alive
         self.owners: set[str] = set()
         self.state: State = "waiting"
         self.said, self.share = "waiting", 0.0
@@ -42,6 +42,7 @@ class Job:
         Raises:
             Dropped: it may stop.
         """
+        self.owners -= {owner for owner in tuple(self.owners) if not self._alive(owner)}
         if not self.owners:
             raise Dropped
         self.share = min(1.0, self.share + done)
@@ -58,10 +59,11 @@ class Desk:
     Args:
         threads: jobs at a time; with two, a page that compiles does not keep another from redrawing.
         keep: results kept for whoever asks again.
+        alive: whether an owner is still there; what only others want is dropped.
     """
 
-    def __init__(self, threads: int = 2, keep: int = 200):
-        self._keep, self._changed = keep, threading.Condition()
+    def __init__(self, threads: int = 2, keep: int = 200, alive: Callable[[str], bool] = lambda owner: True):
+        self._keep, self._alive, self._changed = keep, alive, threading.Condition()
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
         self._waiting: list[Job] = []
         self._closed = False
@@ -87,7 +89,7 @@ class Desk:
         with self._changed:
             job = self._jobs.get(key)
             if job is None or job.state in ("failed", "dropped") or (not job.ended and not job.owners):
-                job = self._jobs[key] = Job(key, work)
+                job = self._jobs[key] = Job(key, work, self._alive)
                 self._waiting.append(job)
                 self._changed.notify()
             job.owners.add(owner)

@@ -25,12 +25,14 @@ def _sweep() -> None:
 def _compare(records: Path) -> None:
     from toybench.views import compare
 
+    state.desk().keep_only(state.session(), ())  # what another page began
     compare.body(records)
 
 
 def _promote(bridge: Any) -> None:
     from toybench.views import promote
 
+    state.desk().keep_only(state.session(), ())
     promote.body(bridge)
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 
 from toybench.config import ConfigError
 from toybench.records import read_json
+from toybench.views import state
 
 
 class Missing(ConfigError):
@@ -56,7 +57,7 @@ def message(error: ConfigError, maker: str) -> None:
     if isinstance(error, Missing):
         st.info(f"{error.problem[0].upper()}{error.problem[1:]}.", icon=":material/folder_off:")
     else:
-        st.error(str(error), icon=":material/error:")
+        st.error(state.plain(str(error)), icon=":material/error:")
     st.markdown("`streamlit run app.py` in a checkout of toybench shows its committed records. To make them anew:")
     st.code(maker, "bash")
 

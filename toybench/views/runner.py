@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import toybench
 from toybench.config import ConfigError
@@ -43,7 +44,7 @@ class Runner:
 
     def __init__(self, store: Path, name: str):
         self.store, self.name = store, name
-        self.log = store.with_name(f"{store.name}.{name}.log")
+        self.log = store.with_name(f"{store.name}.{quote(name, safe='')}.log")  # another program may have named it
         self._process: subprocess.Popen | None = None
         self._lock = threading.Lock()
 

@@ -162,6 +162,19 @@ def reference_of(preset: str, run: Run) -> Run:
     return vary(run, {**SYNC, "outer.method": "nesterov", "outer.momentum": 0.9, "outer.scale": "1", **tuned})
 
 
+def untuned(preset: str, run: Run) -> str:
+    """Why the rate of a configuration's reference may not be its best; nothing where it was tuned for this problem."""
+    base, reference = preset_run(preset), reference_of(preset, run)
+    rate = f"sync Nesterov's outer rate {reference.outer.lr:g}"
+    if "sync_nesterov" not in _tuned(preset):
+        return f"{rate} is that of preset {preset}: nothing was tuned on it"
+    same = {name: getattr(run, name) == getattr(base, name) for name in ("task", "inner", "budget")}
+    # With a barrier the speeds decide the time alone.
+    same["cluster"] = (run.cluster.workers, run.cluster.local_steps) == (base.cluster.workers, base.cluster.local_steps)
+    changed = [name for name, alike in same.items() if not alike]
+    return f"{rate} was tuned on preset {preset}, not for another {' or '.join(changed)}" if changed else ""
+
+
 @lru_cache
 def _tuned(preset: str) -> dict[str, dict[str, Any]]:
     if not tuning_path(preset).exists():

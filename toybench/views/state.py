@@ -23,9 +23,16 @@ STORE = "TOYBENCH_STORE"  # the environment variable that names the file of the 
 @st.cache_resource(show_spinner=False)
 def desk() -> Desk:
     """The threads that work for all pages."""
-    made = Desk()
+    made = Desk(alive=_is_open)
     atexit.register(made.close)
     return made
+
+
+def _is_open(owner: str) -> bool:
+    """Whether a page is still open somewhere; the server itself always is."""
+    from streamlit.runtime import Runtime
+
+    return owner in ("server", "alone") or not Runtime.exists() or Runtime.instance().is_active_session(owner)
 
 
 def store_path() -> Path:
@@ -70,6 +77,11 @@ def go(name: str) -> None:
     st.switch_page(st.session_state["pages"][name])
 
 
+def plain(said: str) -> str:
+    """A message in Markdown without links and pictures: what an address or a store says must fetch nothing."""
+    return said.replace("\\", r"\\").replace("[", r"\[")
+
+
 def complain(problem: str) -> None:
     """Say it at the top of the page."""
     st.session_state["problems"] = [*st.session_state.get("problems", []), problem]
@@ -78,7 +90,7 @@ def complain(problem: str) -> None:
 def show_problems() -> None:
     """All that was complained of in this run, or by a click before it."""
     for problem in dict.fromkeys(st.session_state.pop("problems", [])):
-        st.warning(problem, icon=":material/error:")
+        st.warning(plain(problem), icon=":material/error:")
 
 
 def kept(name: str, default: Any = None, read: Callable[[str], Any] = str) -> Any:
@@ -172,9 +184,9 @@ def page(body: Callable[[], None]) -> None:
     try:
         body()
     except ConfigError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
     except Exception as error:  # never a traceback: the app goes on
-        st.error(f"This page failed: {type(error).__name__}: {str(error)[:300]}", icon=":material/error:")
+        st.error(plain(f"This page failed: {type(error).__name__}: {str(error)[:300]}"), icon=":material/error:")
         if os.environ.get("TOYBENCH_DEBUG"):
             raise
     with top:

@@ -51,11 +51,12 @@ def body() -> None:
         form(path, sweeps, problem)
     with shown_side:
         if problem:
-            st.error(problem, icon=":material/error:")
+            st.error(state.plain(problem), icon=":material/error:")
         elif names := names_of(path, sweeps):
             if shown not in names:
                 if shown:
-                    st.warning(f"There is no sweep {shown[:100]!r} in this store.", icon=":material/search_off:")
+                    missing = f"There is no sweep {shown[:100]!r} in this store."
+                    st.warning(state.plain(missing), icon=":material/search_off:")
                 state.keep("sweep.show", shown := names[0])
             state.widget(st.selectbox, "sweep", "sweep.show", shown, options=names)
             unfinished(path, sweeps)
@@ -160,7 +161,7 @@ def form(path: Path, sweeps: list[dict[str, Any]], problem: str) -> None:
                 raise ConfigError("name", f"{name!r} is taken; {free!r} is free")
             size, pace = measured(path, sweeps, wanted, name)
         except ConfigError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(state.plain(str(error)), icon=":material/error:")
             st.button("Run", key="w.start", disabled=True, **START)
             return
         total = size.settings * len(wanted.seeds)
@@ -312,7 +313,7 @@ def begin(path: Path, name: str, command: list[str], *, before: int, total: int)
     try:
         runners().get(path, name).start(command, before=before, total=total)
     except ConfigError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(state.plain(str(error)), icon=":material/error:")
         return
     state.keep("sweep.show", name)
     state.keep("sweep.name", "")
@@ -374,7 +375,7 @@ def told(path: Path, runner: Runner, entry: dict[str, Any] | None) -> None:
     done, total = (entry["done"], entry["runs"]) if entry else (0, 0)
     if said := ending(ended, done, total, begun=entry is not None):
         bad = ended is not None and ended.status not in (None, 0, INTERRUPTED)
-        (st.error if bad else st.warning)(said, icon=":material/info:")
+        (st.error if bad else st.warning)(state.plain(said), icon=":material/info:")
     elif entry is not None:
         st.caption(f":material/check: all {total:,} runs are done, begun {_when(entry)}")
     if done < total and st.button("Resume", key="w.resume", icon=":material/play_arrow:", type="primary"):
@@ -424,7 +425,7 @@ def results(path: Path, entry: dict[str, Any], running: bool) -> None:
 
 def _result(job: Job) -> Outcome | None:
     if job.state == "failed":
-        st.error(job.problem, icon=":material/error:")
+        st.error(state.plain(job.problem), icon=":material/error:")
     return job.result if job.state == "done" else None
 
 
@@ -437,7 +438,8 @@ def figure(outcome: Outcome) -> None:
                 state.keep("sweep.figure", kinds[0])
             state.widget(st.segmented_control, "figure", "sweep.figure", kinds[0], options=kinds, required=True)
         if len(along) > 1:
-            state.keep("sweep.along", outcome.x)
+            if state.kept("sweep.along", "") not in along:  # what was chosen just now is not yet in an old outcome
+                state.keep("sweep.along", outcome.x)
             state.widget(st.segmented_control, "along x", "sweep.along", outcome.x, options=along, required=True)
     st.altair_chart(chart_of(outcome), width="stretch")
     st.caption(legend_of(outcome) + (f" {outcome.said}." if outcome.said else ""))

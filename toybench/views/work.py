@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from toybench.probes import Probes
     from toybench.projection import Projection
 
-MOST_STEPS = 1_000_000  # local steps of one seed: more takes a page too long to simulate
+MOST_STEPS = 1_000_000  # local steps of one seed: more is no work for a page
+MOST_VISITS = 50_000  # about: a page simulates them in a second
+MOST_WORKERS = 100
+MOST_EVALUATIONS = 500
 MOST_OPERATIONS = 2e12  # floating point operations of a configuration on all seeds: about a minute on two cores
 MOST_PROBED = 300_000  # local steps that are watched one arrival at a time
 _compiled: set[Any] = set()
@@ -32,6 +35,16 @@ def operations(run: Run, seeds: int) -> float:
     return seeds * (trained + evaluated + 4.0 * task.dimension * task.points)
 
 
+def visits_of(run: Run) -> int:
+    """How many visits a run has, about: with dynamic steps more than one a worker and round."""
+    cluster, seconds = run.cluster, run.cluster.sec_per_step
+    steps = [max(1, int(cluster.local_steps * min(seconds) / own)) for own in seconds]
+    rates = [1 / (own * count) for own, count in zip(seconds, steps)]  # visits of a worker a second
+    if cluster.barrier or not cluster.dynamic_steps:
+        return run.budget.rounds * cluster.workers
+    return int(run.budget.total_steps(cluster) * sum(rates) / sum(1 / own for own in seconds))
+
+
 def check_affordable(run: Run, seeds: int) -> None:
     """Refuse what would keep a page busy for minutes; the command line takes it.
 
@@ -41,6 +54,14 @@ def check_affordable(run: Run, seeds: int) -> None:
     steps, needed = run.budget.total_steps(run.cluster), operations(run, seeds)
     if steps > MOST_STEPS:
         raise ConfigError("budget.rounds", f"{steps:,} local steps are too many for a page (at most {MOST_STEPS:,})")
+    if (visits := visits_of(run)) > MOST_VISITS:
+        raise ConfigError("budget.rounds", f"about {visits:,} visits are too many for a page (at most {MOST_VISITS:,})")
+    for name, count, most in (
+        ("cluster.sec_per_step", run.cluster.workers, MOST_WORKERS),
+        ("budget.evaluations", run.budget.evaluations, MOST_EVALUATIONS),
+    ):
+        if count > most:
+            raise ConfigError(name, f"{count:,} are too many for a page (at most {most})")
     if needed > MOST_OPERATIONS:
         said = f"{needed:.2g} floating point operations on {seeds} seeds"
         raise ConfigError("task", f"{said} are too many for a page (at most {MOST_OPERATIONS:.0g})")
@@ -119,7 +140,7 @@ def project_data(run: Run, seed: int) -> Callable[[Job], Projection]:
     return work
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def timeline_of(cluster: Cluster, budget: Budget, seed: int) -> Timeline:
     """The timeline of a configuration that is affordable."""
     return simulate(cluster, budget, seed)

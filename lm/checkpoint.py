@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from toybench.loading import dump_run
 from toybench.task import Task
 
 SCHEMA = 1
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax talks through it of what is no user's matter
 
 
 class Saved(NamedTuple):
@@ -46,7 +48,11 @@ class Checkpoints:
             raise ConfigError("out", f"cannot write to {str(folder)!r}: {error.strerror}") from None
 
     def save(self, arrivals: int, state: State, points: list[Point]) -> None:
-        """Begin to write the state after so many arrivals; it is whole when `wait` returns."""
+        """Begin to write the state after so many arrivals; it is whole when `wait` returns.
+
+        Raises:
+            ConfigError: the folder holds a later one, of an earlier run.
+        """
         versions, which = _distinct(state.pulled)
         tree = {"server": state.server._asdict(), "pulled": versions, "inner_states": list(state.inner_states)}
         meta = self._identity() | {
@@ -54,7 +60,8 @@ class Checkpoints:
             "points": [[point.arrival, point.local_steps, point.time, point.metrics] for point in points],
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(tree)), meta=ocp.args.JsonSave(meta))
-        self._manager.save(arrivals, args=args)
+        if not self._manager.save(arrivals, args=args):
+            raise ConfigError("out", f"{str(self.folder)!r} holds a checkpoint of an earlier run")
 
     def latest(self) -> Saved | None:
         """The last whole checkpoint, if there is one.
@@ -72,6 +79,8 @@ class Checkpoints:
             like = self._like(len(set(meta["which"])))
             args = ocp.args.Composite(state=ocp.args.StandardRestore(_numbered(like)))
             found = self._manager.restore(arrivals, args=args)["state"]
+        except ConfigError:
+            raise
         except (ValueError, KeyError, OSError) as error:
             first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ConfigError("resume", f"checkpoint {arrivals} in {str(self.folder)!r}: {first}") from None

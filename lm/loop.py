@@ -82,9 +82,13 @@ def carry_out(
         points = [Point(0, 0, 0.0, training.evaluate(state))]
     losses: list[tuple[int, jax.Array]] = []
 
+    kept = begin if saved else -1
+
     def keep(arrivals: int) -> None:
-        if checkpoints is not None:
+        nonlocal kept
+        if checkpoints is not None and arrivals != kept:
             checkpoints.save(arrivals, state, points)
+            kept = arrivals
 
     for e, after, loss in training.arrivals(state, begin):
         state = after
@@ -107,8 +111,8 @@ def carry_out(
             raise Stopped(taken)
     for entry in losses:
         _check(training, *entry, checkpoints)
-    if checkpoints is not None and begin < len(training.timeline.time):
-        keep(len(training.timeline.time))
+    keep(len(training.timeline.time))
+    if checkpoints is not None:
         checkpoints.wait()
     return Finished(state, curves_of(training, points), time.monotonic() - began)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lm.train import Training
     from toybench.curves import Curves
 
+CHECKPOINTS = "checkpoints"  # the folder of a run's
 TERMINATED = 143  # the exit status after SIGTERM
 
 
@@ -56,6 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     from toybench.records import writable_folder
 
     out, found = writable_folder(arguments.out), {}
+    for name in runs:
+        if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
+            said = f"{str(out / name)!r} holds checkpoints of an earlier run"
+            raise ConfigError("out", f"{said}; --resume goes on with it, another --out leaves it")
     try:
         with INTERRUPT.held(), terminated() as stop:
             for name, one in runs.items():
@@ -127,7 +132,7 @@ def parameters_of(folder: Path, task: Any) -> Any:
     """The parameters of a run's last checkpoint."""
     from lm.checkpoint import read_parameters
 
-    return read_parameters(folder / "checkpoints", task)
+    return read_parameters(folder / CHECKPOINTS, task)
 
 
 def train(name: str, run: Run, seed: int, folder: Path, arguments: argparse.Namespace, stop: Callable) -> Curves:
@@ -138,7 +143,7 @@ def train(name: str, run: Run, seed: int, folder: Path, arguments: argparse.Name
     from toybench.store import Store
 
     training = prepare(run, seed, arguments)
-    checkpoints = Checkpoints(writable_folder(folder) / "checkpoints", training, arguments.keep)
+    checkpoints = Checkpoints(writable_folder(folder) / CHECKPOINTS, training, arguments.keep)
     try:
         with bar(name) as report:
             done = carry_out(

@@ -98,7 +98,10 @@ class Corpus:
 def _read_meta(folder: Path) -> dict[str, Any]:
     if not is_whole(folder):
         said = "is not finished; the same `python -m lm data prepare` goes on" if folder.is_dir() else "is not there"
-        raise ConfigError("task.data", f"{str(folder)!r} {said}; expected a folder that it made, or {PYTHON!r}")
+        raise ConfigError(
+            "task.data",
+            f"{str(folder)!r} {said}; expected a folder that `python -m lm data prepare` made, or {PYTHON!r}",
+        )
     meta = read_json(folder / META)
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ConfigError("task.data", f"{str(folder)!r} is no data that this version reads; prepare it again")

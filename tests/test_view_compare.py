@@ -587,7 +587,7 @@ def test_a_figure_that_is_not_there_is_told(path, records):
 
 
 def test_statements_are_no_markdown():
-    assert compare_paper.plain("a | b\n$x$ [c](d) :red[e] <f>") == r"a \| b \$x\$ \[c\]\(d\) \:red\[e\] \<f\>"
+    assert compare_paper.literal("a | b\n$x$ [c](d) :red[e] <f>") == r"a \| b \$x\$ \[c\]\(d\) \:red\[e\] \<f\>"
 
 
 # Records that are not as they should be

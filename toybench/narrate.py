@@ -8,7 +8,7 @@ from toybench.config import Run
 from toybench.curves import Curves
 from toybench.outer import method_of
 from toybench.statistics import Interval, decide, interval, relative_gap
-from toybench.study import time_ratio
+from toybench.study import times_to
 from toybench.timeline import Timeline
 
 NAMES = {
@@ -82,9 +82,11 @@ def soon(result: Curves, reference: Curves) -> str:
     """When it reaches the reference's final loss."""
     if result.run == reference.run or result.diverged.all() or reference.diverged.any():  # no loss to reach
         return ""
-    ratio, reached = time_ratio(result, reference)
+    times = np.array(times_to(result, reference))
+    reached = np.isfinite(times)
     if reached.all():
-        return f"it reaches that loss in {100 * ratio.mean():.0f} % of the simulated time"
+        ratio = float(np.mean(times / reference.time[:, -1]))
+        return f"it reaches that loss in {100 * ratio:.0f} % of the simulated time"
     there = int(reached.sum())
     share = 100 * result.time[:, -1].mean() / reference.time[:, -1].mean()
     often = f"only {there} of {len(reached)} seeds reach" if there else "it never reaches"

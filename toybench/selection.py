@@ -115,7 +115,7 @@ class Ranked(NamedTuple):
 def ranked(
     settings: Sequence[Curves], tell: Callable[[Sequence[Run]], list[dict[str, Any]]] = distinctions
 ) -> list[Ranked]:
-    """The settings by their mean final loss, the least first.
+    """The settings by their mean final loss, the least first; those that lack seeds after the others.
 
     Args:
         settings: what was run.
@@ -126,7 +126,8 @@ def ranked(
         loss, count = setting.final_loss, len(setting.seeds)
         spread = interval(loss) if count > 1 else None
         rows.append(Ranked(setting.run, told, float(loss.mean()), spread, int(setting.diverged.sum()), count))
-    return sorted(rows, key=lambda row: row.loss)
+    most = max((row.seeds for row in rows), default=0)
+    return sorted(rows, key=lambda row: (row.seeds < most, row.loss))
 
 
 def value_of(run: Run, key: str) -> Any:

@@ -141,11 +141,11 @@ def choose(questions: Mapping[str, Question]) -> tuple[str, str]:
 def section(question: Question, claims: Sequence[Claim], figure: Path | None) -> None:
     """A question: what the paper says, our number, the verdict, and the figure."""
     with st.container(border=True):
-        st.markdown(f"#### {plain(question.title)}")
+        st.markdown(f"#### {literal(question.title)}")
         left, right = st.columns([3, 2], gap="medium")
         left.markdown(table(claims))
         for note in question.notes:
-            left.caption(plain(note))
+            left.caption(literal(note))
         with left.expander("Best settings", icon=":material/tune:"):
             st.dataframe(question.rows, hide_index=True, height="content")
         if figure is not None and figure.is_file():
@@ -159,11 +159,11 @@ def table(claims: Sequence[Claim]) -> str:
     lines = ["| the paper says | our number | 95 % interval | verdict |", "|:--|:--|:--|:--|"]
     for claim in claims:
         ours = "" if claim.of_the_paper else ":gray[(ours)] "
-        badge = BADGES.get(claim.verdict, plain(claim.verdict))
-        lines.append(f"| {ours}{plain(claim.statement)} | {plain(claim.ours)} | {claim.number} | {badge} |")
+        badge = BADGES.get(claim.verdict, literal(claim.verdict))
+        lines.append(f"| {ours}{literal(claim.statement)} | {literal(claim.ours)} | {claim.number} | {badge} |")
     return "\n".join(lines)
 
 
-def plain(text: str) -> str:
+def literal(text: str) -> str:
     """A text that Markdown shows as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|$~:])", r"\\\1", " ".join(str(text).split()))

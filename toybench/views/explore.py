@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -355,17 +355,25 @@ def staleness(shown: Sequence[Shown]) -> None:
     st.altair_chart(charts.histogram(values, titles, count), width="stretch")
 
 
+def waited_for(key: Hashable, make: Callable[[Job], Any]) -> Any:
+    """What comes of some work at the desk; None if nothing does, which is said."""
+    job = state.desk().ask(state.session(), key, make)
+    state.follow([job], st.empty())
+    if job.state == "done":
+        return job.result
+    st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
+    return None
+
+
 def inside(scene: Scene, one: Shown, chosen: str) -> None:
     """Cosines of one seed, watched arrival by arrival."""
     from toybench.plots.probes import numbers
 
-    desk, seed = state.desk(), scene.seeds[0]
-    job = desk.ask(state.session(), work.probes_key(one.run, seed), work.watch(one.run, seed))
-    state.follow([job], st.empty())
-    if job.state != "done":
-        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
+    seed = scene.seeds[0]
+    found = waited_for(work.probes_key(one.run, seed), work.watch(one.run, seed))
+    if found is None:
         return
-    drawn = numbers(work.probes_document(job.result))
+    drawn = numbers(work.probes_document(found))
     if chosen == "workers":
         st.altair_chart(charts.between_workers(drawn), width="stretch")
         st.caption(f"Cosines, mean of {drawn['matrices']} moments of seed {seed}.")
@@ -383,13 +391,11 @@ def data(scene: Scene, one: Shown) -> None:
     if not isinstance(one.run.task, Gaussians):
         st.info("This task is no mixture of Gaussians.", icon=":material/info:")
         return
-    desk, seed = state.desk(), scene.seeds[0]
-    job = desk.ask(state.session(), work.projection_key(one.run, seed), work.project_data(one.run, seed))
-    state.follow([job], st.empty())
-    if job.state != "done":
-        st.error(state.plain(job.problem or "dropped"), icon=":material/error:")
+    seed = scene.seeds[0]
+    found = waited_for(work.projection_key(one.run, seed), work.project_data(one.run, seed))
+    if found is None:
         return
-    count = job.result.points.shape[1]
+    count = found.points.shape[1]
     pairs = [(0, j) for j in range(1, count)] or [(0, 0)]
     for column, (i, j) in zip(st.columns(len(pairs)), pairs):
-        column.altair_chart(charts.directions(job.result, i, j), width="stretch")
+        column.altair_chart(charts.directions(found, i, j), width="stretch")

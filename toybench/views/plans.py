@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 import typing
@@ -33,11 +32,6 @@ Kind = Literal["number", "choice", "words"]
 
 def _classes(section: str) -> list[type]:
     return [*CHOICES[section][1].values()] if section in CHOICES else [PLAIN[section]]
-
-
-def _is_tag(key: str) -> bool:
-    section, _, name = key.partition(".")
-    return section in CHOICES and name == CHOICES[section][0]
 
 
 def field_of(key: str) -> tuple[Field, Any] | None:
@@ -210,39 +204,34 @@ class Wanted:
 
     def file(self, name: str, store: Path) -> str:
         """A file for `toybench sweep FILE` that asks for the same; its first line says with which flags."""
+        import tomli_w
+
+        tables: dict[str, dict[str, Any]] = {}
         changes, _ = self._settings()
-        said = {key: value for key, value in changes.items() if value is not None}
-        flags = [word for key in changes.keys() - said.keys() for word in (_flag(key), "none")]
-        columns = {axis: _toml_axis(*axis.partition("=")[::2]) for axis in self.axes}
-        flags += [word for axis, column in columns.items() if column is None for word in ("--grid", axis)]
-        command = shlex.join(
-            ["toybench", "sweep", f"{name}.toml", "--preset", self.preset, *flags, *self._rest(name, store)]
-        )
-        lines = [f"# {command}"]
-        for section in dict.fromkeys(key.partition(".")[0] for key in said):
-            own = {key.partition(".")[2]: value for key, value in said.items() if key.startswith(f"{section}.")}
-            lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in own.items())]
-        grid = [f"{axis.partition('=')[0]} = {column}" for axis, column in columns.items() if column is not None]
-        return "\n".join([*lines, "", "[sweep.grid]", *grid]) + "\n"
+        for key, value in changes.items():
+            section, _, own = key.partition(".")
+            if value is not None:
+                tables.setdefault(section, {})[own] = value
+        flags = [word for key, value in changes.items() if value is None for word in (_flag(key), "none")]
+        grid = {axis.partition("=")[0]: _values(axis) for axis in self.axes}
+        flags += [word for axis in self.axes if grid[axis.partition("=")[0]] is None for word in ("--grid", axis)]
+        sweep = {"grid": {key: values for key, values in grid.items() if values is not None}}
+        said = ["toybench", "sweep", f"{name}.toml", "--preset", self.preset, *flags, *self._rest(name, store)]
+        return f"# {shlex.join(said)}\n\n{tomli_w.dumps({**tables, 'sweep': sweep})}"
 
 
 def _flag(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    return repr(value) if isinstance(value, float) else json.dumps(value)
-
-
-def _toml_axis(key: str, values: str) -> str | None:
-    """The values of an axis in TOML; None if it cannot say them."""
+def _values(axis: str) -> Any:
+    """The values of an axis as TOML says them; None if it cannot."""
+    key, _, values = axis.partition("=")
     kind, *rest = values.split(":")
     if rest and kind in ("log", "linear"):
-        return f"{{ {kind} = [{_toml(float(rest[0]))}, {_toml(float(rest[1]))}], points = {int(rest[2])} }}"
+        return {kind: [float(rest[0]), float(rest[1])], "points": int(rest[2])}
     typed = [read_where([f"{key}={' '.join(value)}"])[key] for value in read_words(key, values)]
-    return None if None in typed else _toml(typed)
+    return None if None in typed else typed
 
 
 class Size(NamedTuple):

@@ -111,9 +111,13 @@ class Runner:
     def cancel(self) -> None:
         """Ask the process to keep what is finished and end, as Ctrl-C does."""
         with self._lock:
-            if self._running() and (begun := self.begun()):
+            if not self._running():
+                return
+            begun = self.begun()
+            process = self._process.pid if self._process is not None else begun.process if begun is not None else None
+            if process is not None:
                 with suppress(ProcessLookupError):
-                    os.kill(begun.process, signal.SIGINT)
+                    os.kill(process, signal.SIGINT)
 
     def _lines(self) -> list[str]:
         try:

@@ -16,7 +16,7 @@ from toybench.outer import METHODS
 from toybench.records import plain, write_json, write_whole
 from toybench.statistics import Interval, decide, interval, rank_intervals, relative_gap
 from toybench.study import ASYNC, DYLU, SYNC, time_ratio, vary
-from toybench.tuning import Measure, Tuning, most_runs, run_off, scout, tune_each
+from toybench.tuning import Make, Measure, Tuning, most_runs, run_off, scout, tune_each
 
 REFERENCE = "sync nesterov"
 CONTROL = "control"
@@ -80,14 +80,22 @@ class Seeds(NamedTuple):
     reported: Sequence[int]
 
 
-def enter(base: Run, name: str, who: Contestant, seeds: Seeds, measure: Measure) -> Entry:
+Search = Callable[[Make, Contestant, Seeds, Measure], Tuning]  # for a contestant's best settings
+
+
+def densely(make: Make, who: Contestant, seeds: Seeds, measure: Measure) -> Tuning:
+    """Where runs are cheap: every rate of a dense range at each of the other settings, and a runoff of the best."""
+    rates = scout(make, seeds.tuning, measure)
+    return run_off(make, tune_each(make, rates, seeds.tuning, measure, who.also), seeds.runoff, measure)
+
+
+def enter(base: Run, name: str, who: Contestant, seeds: Seeds, measure: Measure, search: Search = densely) -> Entry:
     """Tune a contestant on some seeds, and run it on others."""
 
     def make(tuned: Mapping[str, Any]) -> Run:
         return vary(base, {**who.changes, **tuned})
 
-    rates = scout(make, seeds.tuning, measure)
-    tuning = run_off(make, tune_each(make, rates, seeds.tuning, measure, who.also), seeds.runoff, measure)
+    tuning = search(make, who, seeds, measure)
     [curves] = measure([make(tuning.changes)], seeds.reported)
     return Entry(name, tuning, curves)
 
@@ -122,6 +130,7 @@ def judge(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
                 "rates": entry.tuning.rates,
                 "runoff": entry.tuning.runoff,
                 "tuning_losses": np.mean(entry.tuning.losses, axis=1),
+                "losses": loss,  # a seed each
                 "loss": interval(loss),
                 "gap": interval(gap),
                 "gap_corrected": interval(gap, level),
@@ -174,12 +183,13 @@ def hold(
     seeds: Seeds,
     measure: Measure,
     say: Callable[[str], None] = lambda name: None,
+    search: Search = densely,
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """A contest on the cluster of a configuration: the rows of `judge`, and what `control_of` says."""
     entries = {}
     for name, one in with_reference(who).items():
         say(name)
-        entries[name] = enter(base, name, one, seeds, measure)
+        entries[name] = enter(base, name, one, seeds, measure, search)
     return judge(entries), control_of(entries)
 
 
@@ -190,13 +200,14 @@ def board(
     seeds: Seeds,
     measure: Measure,
     say: Callable[[str], None] = lambda name: None,
+    search: Search = densely,
 ) -> Iterator[dict[str, Any]]:
     """A contest on each of some clusters; the document so far, after each."""
     document: dict[str, Any] = {"seeds": {name: list(own) for name, own in seeds._asdict().items()}}
     document |= {"clusters": {}, "control": {}}
     for name, (_, changes) in clusters.items():
         told = lambda one, name=name: say(f"{name}: {one}")  # noqa: E731
-        document["clusters"][name], control = hold(overlay(base, changes), who, seeds, measure, told)
+        document["clusters"][name], control = hold(overlay(base, changes), who, seeds, measure, told, search)
         document["control"][name] = control
         yield document
 

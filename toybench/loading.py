@@ -134,7 +134,7 @@ def overlay(run: Run, changes: Mapping[str, Any], choices: Choices = CHOICES) ->
         tables[section].pop(name, None)
         if value is not None:  # a NumPy array or scalar becomes plain
             tables[section][name] = value.tolist() if hasattr(value, "tolist") else value
-    return load_run(tables, choices)
+    return load_run(tables, choices, foreign=isinstance(run.task, Foreign))
 
 
 def overlay_text(

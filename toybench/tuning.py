@@ -14,6 +14,7 @@ from toybench.curves import Curves
 Make = Callable[[Mapping[str, Any]], Run]  # from tuned settings, dotted keys, to a configuration
 Measure = Callable[[Sequence[Run], Sequence[int]], Sequence[Curves]]  # runs on seeds: trains them, or reads them
 
+CLIMBS = 6  # the rates that a climb goes beyond its first three, at most
 OCTAVES, STEPS = 3, 8  # of a dense range: so many octaves, so many rates to the octave
 SCOUTS = tuple(float(f"{0.003 * 2**i:.3g}") for i in range(11))  # an octave apart, from 0.003 to 3
 FINALISTS = 5  # of a runoff
@@ -129,6 +130,31 @@ def _tune_rate(make: Make, settings: dict, rates: Sequence[float], seeds: Sequen
             break
         sign = -1 if tuning.best == tuning.rates[0] else 1
         tuning = tried([rounded(tuning.best * factor ** (sign * i)) for i in range(1, 5)])
+    return tuning
+
+
+def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure) -> Tuning:
+    """The best of a few rates an octave apart, where a run is dear: from `start` to where both neighbours are worse.
+
+    Args:
+        make: from tuned settings to a configuration.
+        start: the rate in the middle of the first three.
+        seeds: on which; report on others.
+        measure: trains, or reads from a store.
+    """
+    table: dict[float, tuple[float, ...]] = {}
+
+    def tried(new: Sequence[float]) -> Tuning:
+        results = measure([make({"outer.lr": rate}) for rate in new], seeds)
+        table.update((rate, tuple(map(float, result.final_loss))) for rate, result in zip(new, results))
+        order = sorted(table)
+        return Tuning(tuple(order), tuple(table[rate] for rate in order), tuple(seeds), {})
+
+    tuning = tried([rounded(start * factor) for factor in (0.5, 1, 2)])
+    for _ in range(CLIMBS):
+        if not tuning.on_edge:
+            break
+        tuning = tried([rounded(tuning.best * (0.5 if tuning.best == tuning.rates[0] else 2))])
     return tuning
 
 

@@ -1,0 +1,153 @@
+"""`python -m lm leaderboard`: outer methods on a language model, each at its own best outer rate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm.config import CHOICES
+from lm.promote import read_run
+from toybench.arguments import add_settings, add_store, flags, read_seeds, told_of_file
+from toybench.clusters import CLUSTERS
+from toybench.config import ConfigError, Run
+from toybench.console import print_json, progress_bar
+from toybench.interrupt import INTERRUPT, INTERRUPTED
+from toybench.loading import nearest, overlay_text
+
+if TYPE_CHECKING:
+    from lm.loop import Progress
+    from toybench.tuning import Tuning
+
+RULES = ("cluster.barrier", "cluster.dynamic_steps", "cluster.coalesce", "cluster.quorum")
+START = 0.2  # the outer rate in the middle of the first three that are tried
+
+
+def add(parser: argparse.ArgumentParser, preset: Run) -> None:
+    parser.usage = f"{parser.prog} RUN.toml [METHOD ...] [--init DIR] [--SECTION.FIELD VALUE ...] ..."
+    parser.add_argument("file", metavar="RUN.toml", help="model, cluster, inner optimizer and length of every run")
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="only these, and the reference; as in `toybench`")
+    parser.add_argument("--tuning-seeds", nargs="+", default=["1000:1001"], metavar="N", help="(default 1000)")
+    parser.add_argument("--seeds", nargs="+", default=["200:202"], metavar="N", help="reported (default 200 201)")
+    parser.add_argument("--init", metavar="DIR", help="start from the parameters of this run's last checkpoint")
+    text = f"outer rate in the middle of the first three tried, an octave apart (default {START})"
+    parser.add_argument("--start", type=float, default=START, metavar="RATE", help=text)
+    parser.add_argument("--lanes", type=int, default=1, metavar="N", help="visits computed side by side (default 1)")
+    parser.add_argument("--out", default="results/lm-leaderboard", metavar="DIR", help="for the table and the figure")
+    add_store(parser)
+    add_settings(parser, preset, CHOICES)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from toybench.leaderboard import REFERENCE, Seeds, check, contestants, with_reference
+
+    base, note = base_of(arguments)
+    seeds = Seeds(read_seeds(arguments.tuning_seeds), [], read_seeds(arguments.seeds))
+    if set(seeds.tuning) & set(seeds.reported) or len(seeds.reported) < 2:
+        said = f"must be two or more and no tuning seeds, got {seeds.reported}; tuned on {seeds.tuning}"
+        raise ConfigError("seeds", said)
+    if arguments.lanes < 1 or not arguments.start > 0:
+        raise ConfigError("lanes, start", "must be >= 1 and > 0")
+    known = contestants()
+    if unknown := [name for name in arguments.methods if name not in known]:
+        raise ConfigError("method", f"unknown {unknown[0]!r}; {nearest(unknown[0], known)}")
+    # What else a method has stays at its published default: here a run is dear.
+    asked = arguments.methods or [*known]
+    who = with_reference({name: known[name]._replace(also=({},)) for name in asked})
+    from toybench.runtime import configure
+
+    configure()
+    from lm.commands.train import parameters_of
+    from lm.contest import Contest
+    from lm.data import Corpus
+    from lm.loop import Stopped, as_record
+    from lm.task import LanguageTask
+    from toybench.leaderboard import board, save
+    from toybench.records import writable_folder
+    from toybench.store import Store
+
+    stored = as_record(base)
+    check(stored, who)
+    model = base.task
+    task = LanguageTask(model, Corpus.open(model.data, model.vocabulary))
+    start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
+    out, began = writable_folder(arguments.out), time.perf_counter()
+    told = {"preset": Path(arguments.file).stem, "task": dict(stored.task.values), "start": arguments.init, **note}
+    document: dict[str, Any] = {}
+    try:
+        with INTERRUPT.held(), Store(arguments.store) as store, contest_bar(len(who)) as (say, report):
+            contest = Contest(store, out / "unfinished", arguments.lanes, start)
+
+            def measure(runs: Sequence[Run], seeds: Sequence[int]):
+                return contest.measure(runs, seeds, report, lambda: INTERRUPT.asked)
+
+            def search(make, one, seeds, measure) -> Tuning:
+                from toybench.tuning import climb
+
+                return climb(make, arguments.start, seeds.tuning, measure)
+
+            where = {cluster_name(base): ("", {})}
+            for document in board(stored, where, who, seeds, measure, say, search):
+                save(document | told | {"seconds": time.perf_counter() - began}, out)
+    except Stopped:
+        print(f"interrupted; the same command goes on from {arguments.store}", file=sys.stderr)
+        return INTERRUPTED
+    if arguments.json:
+        print_json(document | told)
+    else:
+        from toybench.report import leaderboard_table, show
+
+        show(*(leaderboard_table(name, rows) for name, rows in document["clusters"].items()))
+    print(f"{out / 'leaderboard.md'}   {time.perf_counter() - began:.0f} s, gaps to {REFERENCE}", file=sys.stderr)
+    return 0
+
+
+def base_of(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """The run that the file and the flags ask for, and the file's note of where it comes from."""
+    words = flags(arguments)
+    base, note = read_run(arguments.file)
+    given = {key.replace("-", "_") for key in words}
+    if refused := sorted(given & {"outer.method", "outer.lr", *RULES}):
+        raise ConfigError(refused[0], "is what the methods differ by, or what is tuned")
+    try:
+        return overlay_text(base, words, choices=CHOICES), {"promoted": note} if note else {}
+    except ConfigError as error:
+        raise told_of_file(error, arguments, {}) from None
+
+
+def cluster_name(base: Run) -> str:
+    """What `toybench leaderboard` calls the cluster; 'run' if it is none of its own."""
+    partition = {"iid": "iid", "domain": "clusters"}[base.task.partition]
+    for name, (_, changes) in CLUSTERS.items():
+        same = list(base.cluster.sec_per_step) == changes["cluster.sec_per_step"]
+        if same and partition == changes.get("task.partition", "iid"):
+            return name
+    return "run"
+
+
+@contextmanager
+def contest_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[Run, int, Progress], None]]]:
+    """A bar of contestants on a terminal, elsewhere a line for each run that ends: `say` names the one that begins."""
+    names: list[str] = []
+    with progress_bar(total) as progress:
+
+        def say(name: str) -> None:
+            progress(name, 1 if names else 0)  # the one before is done
+            names.append(name)
+
+        def report(run: Run, seed: int, so_far: Progress) -> None:
+            if so_far.local_steps == so_far.total_steps and so_far.point is not None and not sys.stderr.isatty():
+                loss, speed = so_far.point.metrics["loss"], so_far.tokens_per_second
+                said = f"rate {outer_rate(run):g}, seed {seed}: held-out loss {loss:.4f}, {speed:,.0f} tokens/s"
+                print(f"{names[-1]}: {said}", file=sys.stderr, flush=True)
+
+        yield say, report
+
+
+def outer_rate(run: Run) -> float:
+    """The outer learning rate of a run."""
+    return run.outer.lr  # type: ignore[attr-defined] every method has one

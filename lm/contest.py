@@ -1,0 +1,125 @@
+"""Runs of a contest between outer methods, each trained once into a store: what `toybench.leaderboard` measures by."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lm.checkpoint import Checkpoints
+from lm.config import CHOICES
+from lm.data import Corpus
+from lm.loop import Progress, carry_out, curves_of, maker_of
+from lm.task import DEALT, LanguageTask
+from lm.train import NotFinite, Point, Training
+from toybench.config import Run
+from toybench.curves import Curves
+from toybench.database import canonical
+from toybench.loading import dump_run, load_run
+from toybench.records import commit
+from toybench.store import Store
+from toybench.training import check_memory
+
+
+def digest(params: Any) -> str:
+    """Equal for equal parameters."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What its runs share.
+
+    Args:
+        store: of finished runs.
+        folder: for checkpoints of those that are not; theirs are removed when they are.
+        lanes: visits computed side by side.
+        start: initial parameters of all runs, instead of a seed's own.
+        every: seconds between checkpoints.
+    """
+
+    store: Store
+    folder: Path
+    lanes: int = 1
+    start: Any = None
+    every: float = 600.0
+
+    def measure(
+        self,
+        runs: Sequence[Run],
+        seeds: Sequence[int],
+        report: Callable[[Run, int, Progress], None] = lambda run, seed, progress: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Curves]:
+        """The curves of every run on every seed: from the store where it has them, else trained into it.
+
+        Args:
+            runs: of a language model, as the store keeps them (`lm.loop.as_record`).
+            seeds: of every run.
+            report: called after each arrival.
+            stop: asked after each arrival.
+
+        Raises:
+            Stopped: `stop` said so; the same call goes on.
+            ConfigError: data that are not there or do not fit, or a store that cannot be written.
+        """
+        return [self._curves(run, seeds, report, stop) for run in runs]
+
+    def _curves(self, run: Run, seeds: Sequence[int], report: Callable, stop: Callable) -> Curves:
+        for seed in seeds:
+            training = self.training(run, seed)
+            made_by = self.maker(training)
+            if seed not in self.store.present(run, made_by):
+                curves, seconds = self._carry_out(training, lambda p, seed=seed: report(run, seed, p), stop)
+                self.store.add([curves], made_by, seconds=seconds, commit=commit())
+        return self.store.curves(run, seeds, self.maker(self.training(run, seeds[0])))
+
+    def maker(self, training: Training) -> dict[str, str]:
+        """Who makes a run; runs from different parameters are different runs."""
+        return maker_of(training) | ({"start": digest(self.start)} if self.start is not None else {})
+
+    def training(self, run: Run, seed: int) -> Training:
+        """A run of the store, ready to be trained."""
+        own = load_run(dump_run(run), CHOICES)
+        model = own.task
+        corpus = Corpus.open(model.data, model.vocabulary)
+        task = LanguageTask(model, corpus)
+        check_memory(own, 1, 1, task)
+        shards = corpus.split(own.cluster.num_shards, model.partition, DEALT).ordered(task.order(seed))
+        held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
+        return Training(own, seed, task, shards, held_out, self.lanes, self.start)
+
+    def _carry_out(self, training: Training, report: Callable, stop: Callable) -> tuple[Curves, float]:
+        name = canonical([dump_run(training.run, CHOICES), training.seed, self.maker(training)])
+        folder = self.folder / hashlib.sha256(name.encode()).hexdigest()[:16]
+        checkpoints = Checkpoints(folder, training, keep=1)
+        try:
+            done = carry_out(training, checkpoints, resume=True, every=self.every, report=report, stop=stop)
+            found = done.curves, done.seconds
+        except NotFinite:
+            found = lost(training), 0.0
+        finally:
+            checkpoints.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+
+def lost(training: Training) -> Curves:
+    """The curves of a run whose loss was no number somewhere: it is known where it began, and that is all."""
+    timeline = training.timeline
+    begin = training.evaluate(training.begin())
+    count = len(training.evaluate_after)
+    points = [Point(0, 0, 0.0, begin)]
+    for e in sorted(training.evaluate_after)[:count]:
+        nothing = dict.fromkeys(begin, float("nan"))
+        points.append(Point(e, int(timeline.local_steps[e - 1]), float(timeline.time[e - 1]), nothing))
+    return curves_of(training, points)

@@ -28,7 +28,20 @@ from toybench.outer import METHODS
 from toybench.presets import load_preset
 from toybench.statistics import rank_intervals
 from toybench.study import ASYNC, SYNC, vary
-from toybench.tuning import FINALISTS, MORE_OCTAVES, OCTAVES, SCOUTS, STEPS, dense, run_off, scout, tune, tune_each
+from toybench.tuning import (
+    CLIMBS,
+    FINALISTS,
+    MORE_OCTAVES,
+    OCTAVES,
+    SCOUTS,
+    STEPS,
+    climb,
+    dense,
+    run_off,
+    scout,
+    tune,
+    tune_each,
+)
 
 BASE = load_preset("fast")
 SEEDS = Seeds(range(1000, 1003), range(1010, 1014), range(8))
@@ -361,3 +374,28 @@ def test_synchronous_and_asynchronous_are_so_whatever_the_base():
     for rules in (SYNC, ASYNC):
         cluster = vary(odd, {**rules, "outer.method": "nesterov"}).cluster
         assert (cluster.dynamic_steps, cluster.coalesce, cluster.quorum) == (False, False, 1)
+
+
+@pytest.mark.parametrize("best", (0.01, 0.2, 0.35, 3.0))
+def test_a_climb_ends_between_worse_neighbours_after_few_runs(best):
+    asked = []
+    tuning = climb(make, 0.2, [1000], formula(valley(best), asked))
+    assert abs(np.log2(tuning.best / best)) <= 0.51 and not tuning.on_edge
+    assert sum(asked) == len(tuning.rates) <= 3 + abs(np.log2(best / 0.2)) + 1
+
+
+def test_a_climb_that_finds_no_floor_says_so():
+    tuning = climb(make, 0.2, [1000, 1001], formula(lambda run, seed: 1 / (1 + run.outer.lr)))
+    assert tuning.on_edge and len(tuning.rates) == 3 + CLIMBS and tuning.best == tuning.rates[-1]
+
+
+def test_a_contest_may_search_otherwise_and_keeps_the_losses_of_every_seed():
+    def search(make, who, seeds, measure):
+        return climb(make, 0.2, seeds.tuning, measure)
+
+    who = {"sgd": contestants()["sgd"]}
+    rows, _ = hold(BASE, who, SEEDS, formula(valley(0.05)), search=search)
+    assert {row["name"] for row in rows} == {REFERENCE, "sgd"}
+    for row in rows:
+        assert row["settings"]["outer.lr"] == 0.05 and len(row["losses"]) == len(SEEDS.reported)
+        assert np.mean(row["losses"]) == row["loss"].mean

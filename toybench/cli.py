@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toybench.arguments import Parser, preset_asked
-from toybench.commands import demo, leaderboard, methods, plot, presets, records, run, sweep, timeline, tune
+from toybench.commands import compare, demo, leaderboard, methods, plot, presets, records, run, sweep, timeline, tune
 from toybench.shell import Shell, answer
 from toybench.shell import build_parser as parser_of
 
@@ -19,6 +19,7 @@ SHELL = Shell(
         "sweep": sweep,
         "tune": tune,
         "leaderboard": leaderboard,
+        "compare": compare,
         "plot": plot,
         "records": records,
         "methods": methods,

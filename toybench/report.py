@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -116,6 +116,22 @@ def leaderboard_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
             row["verdict"],
             f"{row['time_ratio'][0]:.2f}",
         )
+    return table
+
+
+def compare_table(document: Mapping[str, Any]) -> Table:
+    """Methods of two contests: gap and rank on each."""
+    first, second = document["titles"]
+    caption = "gap to sync Nesterov with its 95 % interval over the seeds; rank by final loss, bootstrap interval"
+    title = ", ".join(dict.fromkeys(document["clusters"]))
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("method")
+    for name in (f"gap (%), {first}", f"gap (%), {second}", f"rank, {first}", f"rank, {second}"):
+        table.add_column(name, justify="right")
+    for row in document["rows"]:
+        gaps = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap) for gap in row["gap"]]
+        ranks = ["{:g} [{:g}, {:g}]".format(*rank) for rank in row["rank"]]
+        table.add_row(row["name"], *map(escape, gaps + ranks))
     return table
 
 

@@ -1,0 +1,134 @@
+"""A contest between outer methods on a language model: every run once, stopped and gone on with, lost ones counted."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flax")
+from lm import contest as room
+from lm.cli import main
+from lm.config import CHOICES, TWIN
+from lm.contest import Contest, digest
+from lm.loop import Stopped, as_record
+from toybench.config import Budget, Cluster, InnerAdamW, Run
+from toybench.loading import overlay
+from toybench.outer import METHODS
+from toybench.store import Store
+
+RUN = Run(
+    TWIN,
+    Cluster(local_steps=3),
+    InnerAdamW(lr=1e-2),
+    METHODS["sgd"].settings(lr=0.5),
+    Budget(rounds=3, evaluations=2),
+)
+SMALL = """
+[task]
+kind = "language_model"
+width = 16
+heads = 2
+head_size = 8
+sequence = 16
+batch = 2
+held_out = 4
+
+[cluster]
+sec_per_step = [0.58, 0.75, 1.51, 3.33]
+local_steps = 2
+
+[budget]
+rounds = 2
+evaluations = 2
+"""
+
+
+@pytest.fixture
+def contest(tmp_path):
+    with Store(tmp_path / "runs.sqlite") as store:
+        yield Contest(store, tmp_path / "unfinished", every=0.0)
+
+
+def forbidden(*_, **__):
+    raise AssertionError("it was trained again")
+
+
+def test_a_run_is_trained_once_and_leaves_no_checkpoints(contest, monkeypatch, tmp_path):
+    [first] = contest.measure([as_record(RUN)], [0, 1])
+    monkeypatch.setattr(room, "carry_out", forbidden)
+    [again] = contest.measure([as_record(RUN)], [1, 0])
+    np.testing.assert_array_equal(again.final_loss, first.final_loss[::-1])
+    assert first.final_loss[0] < first.metrics["loss"][0, 0] and not first.diverged.any()
+    assert not [*(tmp_path / "unfinished").glob("*")]
+    with pytest.raises(AssertionError, match="again"):
+        contest.measure([overlay(as_record(RUN), {"outer.lr": 0.25})], [0])
+
+
+def test_a_contest_that_was_stopped_goes_on_to_the_same_numbers(contest, tmp_path):
+    [whole] = contest.measure([as_record(RUN)], [0])
+    asked = iter([False] * 5 + [True])
+    with Store(tmp_path / "other.sqlite") as store:
+        other = replace(contest, store=store, folder=tmp_path / "others")
+        with pytest.raises(Stopped):
+            other.measure([as_record(RUN)], [0], stop=lambda: next(asked))
+        assert [*(tmp_path / "others").glob("*")]
+        [after] = other.measure([as_record(RUN)], [0])
+    np.testing.assert_array_equal(after.metrics["loss"], whole.metrics["loss"])
+
+
+def test_runs_from_other_parameters_are_other_runs(contest):
+    [fresh] = contest.measure([as_record(RUN)], [0])
+    start = contest.training(as_record(RUN), 7).begin().server.params
+    [started] = replace(contest, start=start).measure([as_record(RUN)], [0])
+    assert started.metrics["loss"][0, 0] != fresh.metrics["loss"][0, 0]
+    [again] = contest.measure([as_record(RUN)], [0])
+    np.testing.assert_array_equal(again.metrics["loss"], fresh.metrics["loss"])
+    assert digest(start) != digest(contest.training(as_record(RUN), 8).begin().server.params)
+
+
+def test_a_run_that_loses_itself_counts_as_the_untrained_model(contest):
+    wild = overlay(as_record(RUN), {"outer.lr": 1e30})
+    [lost] = contest.measure([wild], [0])
+    assert lost.diverged.all() and lost.final_loss[0] == lost.metrics["loss"][0, 0]
+    assert lost.metrics["loss"].shape == (1, 3) and np.isfinite(lost.metrics["loss"][0, 0])
+
+
+def test_the_command_writes_what_compare_reads(tmp_path, capsys):
+    (tmp_path / "run.toml").write_text(SMALL)
+    words = ["--store", str(tmp_path / "runs.sqlite"), "--out", str(tmp_path / "out")]
+    assert main(["leaderboard", str(tmp_path / "run.toml"), "sgd", "poly", "--json", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = found["clusters"]["very-4"]
+    assert {row["name"] for row in rows} == {"sync nesterov", "sgd", "poly"}
+    assert found["seeds"]["tuning"] == [1000] and all(len(row["losses"]) == 2 for row in rows)
+    from toybench.compare import read_contest, sides
+
+    assert set(sides(read_contest(str(tmp_path / "out" / "leaderboard.json")), "lm")) == {"very-4"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sdg"], "did you mean 'sgd'"),
+        (["--outer.lr", "0.1"], "outer.lr"),
+        (["--cluster.barrier", "true"], "cluster.barrier"),
+        (["--seeds", "1000", "1001"], "no tuning seeds"),
+        (["--init", "nowhere"], "holds no checkpoints"),
+        (["--start", "0"], "lanes, start"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, words, said):
+    (tmp_path / "run.toml").write_text(SMALL)
+    with pytest.raises(SystemExit) as end:
+        main(["leaderboard", str(tmp_path / "run.toml"), *words, "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]
+
+
+def test_a_stored_run_gives_its_model_back():
+    from toybench.loading import dump_run, load_run
+
+    assert load_run(dump_run(as_record(RUN)), CHOICES) == RUN

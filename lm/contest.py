@@ -110,6 +110,7 @@ class Contest:
         finally:
             checkpoints.close()
         shutil.rmtree(folder, ignore_errors=True)
+        jax.clear_caches()  # a hundred runs' programs would fill the memory; those on the disk are soon loaded
         return found
 
 

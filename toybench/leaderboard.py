@@ -212,20 +212,23 @@ def board(
         yield document
 
 
-def markdown(document: Mapping[str, Any]) -> str:
-    """The leaderboard as Markdown."""
-    seeds = document["seeds"]
-    tuned, decided, reported = (_span(seeds[name]) for name in Seeds._fields)
-    lines = [
-        "# Leaderboard",
-        "",
-        f"Preset `{document['preset']}`; every method's rates tuned on seeds {tuned}, the best five decided on "
-        f"{decided} too, reported on {reported}. Gap: final loss above sync Nesterov's at equal local steps, per cent, "
+def preamble(document: Mapping[str, Any]) -> str:
+    """How the numbers were made and what they mean."""
+    tuned, decided, reported = (document["seeds"][name] for name in Seeds._fields)
+    runoff = f" the best five decided on {_span(decided)} too," if decided else ""
+    kind = "Run" if "model" in document else "Preset"
+    return (
+        f"{kind} `{document['preset']}`; every method's rates tuned on seeds {_span(tuned)},{runoff} reported on "
+        f"{_span(reported)}. Gap: final loss above sync Nesterov's at equal local steps, per cent, "
         "paired by seed, 95 % t-interval. Verdict: on the interval corrected for the number of comparisons on that "
         "cluster (Bonferroni). Time: simulated time to sync Nesterov's final loss as a share of its time; 1 where it "
-        "is never reached. Rank: by final loss, 95 % bootstrap interval.",
-        "",
-    ]
+        "is never reached. Rank: by final loss, 95 % bootstrap interval."
+    )
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The leaderboard as Markdown."""
+    lines = ["# Leaderboard", "", preamble(document), ""]
     for name, rows in document["clusters"].items():
         lines += [f"## {CLUSTERS[name][0] if name in CLUSTERS else name}", ""]
         lines += [
@@ -242,7 +245,7 @@ def markdown(document: Mapping[str, Any]) -> str:
                 "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row["gap"]),
                 row["verdict"],
                 "{:.2f} [{:.2f}, {:.2f}]".format(*row["time_ratio"]),
-                f"{row['reached']}/{len(seeds['reported'])}",
+                f"{row['reached']}/{len(document['seeds']['reported'])}",
             )
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

@@ -17,9 +17,10 @@ from toybench.clusters import CLUSTERS
 from toybench.config import ConfigError, Run
 from toybench.console import print_json, progress_bar
 from toybench.interrupt import INTERRUPT, INTERRUPTED
-from toybench.loading import nearest, overlay_text
+from toybench.loading import dump_run, nearest, overlay_text
 
 if TYPE_CHECKING:
+    from lm.data import Corpus
     from lm.loop import Progress
     from toybench.tuning import Tuning
 
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     configure()
     from lm.commands.train import parameters_of
-    from lm.contest import Contest
+    from lm.contest import Contest, digest
     from lm.data import Corpus
     from lm.loop import Stopped, as_record
     from lm.task import LanguageTask
@@ -76,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     task = LanguageTask(model, Corpus.open(model.data, model.vocabulary))
     start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
     out, began = writable_folder(arguments.out), time.perf_counter()
-    told = {"preset": Path(arguments.file).stem, "task": dict(stored.task.values), "start": arguments.init, **note}
+    told = {"preset": Path(arguments.file).stem, "model": model_of(base, task.corpus), **note}
+    told |= {"start": digest(start)} if start is not None else {}
     document: dict[str, Any] = {}
     try:
         with INTERRUPT.held(), Store(arguments.store) as store, contest_bar(len(who)) as (say, report):
@@ -117,6 +119,13 @@ def base_of(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
         return overlay_text(base, words, choices=CHOICES), {"promoted": note} if note else {}
     except ConfigError as error:
         raise told_of_file(error, arguments, {}) from None
+
+
+def model_of(run: Run, corpus: Corpus) -> dict[str, Any]:
+    """The model's settings, its data by what they are instead of where they lie."""
+    tables = dump_run(run, CHOICES)
+    said = {"sha256": corpus.identity, "train_tokens": corpus.meta["train"]["tokens"]}
+    return tables["task"] | {"data": said, "inner": tables["inner"], "budget": tables["budget"]}
 
 
 def cluster_name(base: Run) -> str:

@@ -134,3 +134,35 @@ def clusters(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Layers
     text = base.mark_text(fontSize=12).encode(text="said:N", color=light)
     count = len({cell["method"] for cell in cells})
     return alt.layer(squares, text, height=ROW * count + 60)
+
+
+def bridge(rows: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Layers:
+    """Each method's gap on one side against its gap on the other; thin: intervals, where they fit."""
+    frame = pd.DataFrame(rows)
+    domains = []
+    for side in (0, 1):
+        low, high = float(frame[f"gap{side}"].min()), float(frame[f"gap{side}"].max())
+        room = 0.2 * ((high - low) or 1.0)
+        domains.append([low - room, high + 1.5 * room])
+    axes = [
+        {"title": f"gap to sync Nesterov on {title} (%)", "scale": alt.Scale(domain=domain, zero=False, nice=False)}
+        for title, domain in zip(titles, domains)
+    ]
+    tooltip: list[Any] = ["method:N"]
+    for side, title in enumerate(titles):
+        tooltip += [
+            alt.Tooltip(f"gap{side}:Q", title=f"gap (%), {title}", format="+.2f"),
+            alt.Tooltip(f"gap_text{side}:N", title="95 % interval"),
+            alt.Tooltip(f"rank{side}:Q", title=f"rank, {title}"),
+            alt.Tooltip(f"rank_text{side}:N", title="95 % interval"),
+        ]
+    base = alt.Chart(frame).encode(tooltip=tooltip)
+    y = alt.Y("gap1:Q", **axes[1])
+    thin = {"strokeWidth": 1, "opacity": 0.35, "color": GREY, "clip": True}
+    across = base.mark_rule(**thin).encode(x=alt.X("low0:Q", **axes[0]), x2="high0:Q", y=y)
+    along = base.mark_rule(**thin).encode(x=alt.X("gap0:Q", **axes[0]), y=alt.Y("low1:Q", **axes[1]), y2="high1:Q")
+    dots = base.mark_point(filled=True, size=70, opacity=1, color=COLOURS[0]).encode(x=alt.X("gap0:Q", **axes[0]), y=y)
+    names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11).encode(
+        x=alt.X("gap0:Q", **axes[0]), y=y, text="method:N"
+    )
+    return alt.layer(across, along, dots, names, height=420)

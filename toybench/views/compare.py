@@ -1,4 +1,4 @@
-"""The Compare page: stored runs, the leaderboard, and the report on the paper."""
+"""The Compare page: stored runs, the leaderboard, the report on the paper, and the toy beside a language model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from toybench.views import compare_board, compare_paper, compare_records, state
+from toybench.views import compare_board, compare_bridge, compare_paper, compare_records, state
 
 PARTS = {
     "records": (":material/database: Records", compare_records.DEFAULTS),
     "leaderboard": (":material/leaderboard: Leaderboard", compare_board.DEFAULTS),
     "paper": (":material/article: Paper report", compare_paper.DEFAULTS),
+    "bridge": (":material/compare_arrows: Toy and language model", compare_bridge.DEFAULTS),
 }
 
 
@@ -35,6 +36,8 @@ def body(records: Path | None = None) -> None:
             compare_records.body()
         elif part == "leaderboard":
             compare_board.body(records)
+        elif part == "bridge":
+            compare_bridge.body(records)
         else:
             compare_paper.body(records)
     finally:  # also where a message stands instead of the part

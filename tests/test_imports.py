@@ -108,22 +108,33 @@ LAW = {
     "views.controls": row(
         "clusters config loading narrate outer selection study views.scene views.state views.tex streamlit"
     ),
+    "views.explore_shown": row(
+        "config curves narrate plots.lines statistics timeline views.charts views.jobs views.scene views.state "
+        "views.work streamlit",
+        "plots.probes plots.timeline",
+    ),
     "views.explore": row(
-        "config curves loading narrate plots.lines statistics timeline views.charts views.controls views.jobs "
-        "views.scene views.shipped views.state views.stories views.work streamlit",
-        "plots.probes plots.timeline tomli_w",
+        "config loading narrate views.controls views.explore_shown views.jobs views.scene views.shipped views.state "
+        "views.stories views.work streamlit",
+        "tomli_w",
     ),
     "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store"),
     "views.plans": row(
-        "arguments axes config loading presets selection store views.jobs views.scene views.work", "runtime sweep"
+        "arguments axes config loading presets selection store views.jobs views.scene views.work",
+        "runtime sweep tomli_w",
     ),
     "views.runner": row("toybench config"),
     "views.outcomes": row("axes config curves plots.heatmap plots.rates selection store views.jobs"),
     "views.charts_sweep": row("plots.lines selection views.outcomes altair numpy"),
-    "views.sweep": row(
-        "axes config interrupt narrate selection store views.charts_sweep views.jobs views.outcomes views.plans "
-        "views.runner views.scene views.state pandas streamlit"
+    "views.sweeps": row("config store views.jobs views.runner views.scene views.state streamlit"),
+    "views.sweep_form": row(
+        "axes config narrate views.plans views.scene views.state views.sweeps streamlit",
     ),
+    "views.sweep_shown": row(
+        "config interrupt selection views.charts_sweep views.jobs views.outcomes views.plans views.runner views.scene "
+        "views.state views.sweeps pandas streamlit"
+    ),
+    "views.sweep": row("views.state views.sweep_form views.sweep_shown views.sweeps streamlit"),
     "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.sweep"),
     "views.stored": row("arguments axes config curves loading selection store streamlit"),
     "views.recorded": row("config records views.state streamlit"),

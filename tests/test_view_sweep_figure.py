@@ -9,7 +9,7 @@ from tests.sweep_page import TINY, flat, open_page, product, read, stored
 from toybench.loading import overlay
 from toybench.records import maker
 from toybench.store import Store
-from toybench.views import outcomes, sweep
+from toybench.views import outcomes, sweep_shown
 from toybench.views.charts_sweep import chart_of, legend_of
 
 
@@ -141,7 +141,7 @@ def test_what_is_chosen_for_x_outlives_the_figure_of_before(path, monkeypatch):
     stored(path, product("outer.lr", [0.1, 0.2, 0.4], "outer.momentum", [0.1, 0.5]))
     old = read(path, figure="lines")
     assert old.x == "outer.lr"
-    monkeypatch.setattr(sweep, "_result", lambda job: old)  # as while a sweep runs and the next is not read yet
+    monkeypatch.setattr(sweep_shown, "_result", lambda job: old)  # as while a sweep runs and the next is not read yet
     at = open_page()
     widget(at, "button_group", "w.sweep.along").set_value("outer.momentum").run()
     assert query_of(at)["sweep.along"] == "outer.momentum"

@@ -14,7 +14,7 @@ from tests.pages import has, newer, of_another_program, query_of, told, until, w
 from tests.sweep_page import TINY, done, open_page, page, product, stored
 from toybench.config import ConfigError
 from toybench.loading import overlay
-from toybench.views import state, sweep
+from toybench.views import state, sweep_shown, sweeps
 from toybench.views.plans import Wanted
 from toybench.views.runner import Ended, Runner, Runners
 
@@ -84,7 +84,7 @@ def test_a_sweep_runs_to_its_end_and_its_best_is_explored(path):
 
 
 def process(name="sweep"):
-    return sweep.runners().get(state.store_path(), name).begun().process
+    return sweeps.runners().get(state.store_path(), name).begun().process
 
 
 def test_cancelled_a_sweep_keeps_what_is_finished_and_resumed_makes_the_rest(path):
@@ -114,12 +114,12 @@ def test_killed_a_sweep_is_told_and_resumed(path):
     until(lambda: not has(at, "button", "w.cancel"), at)
     kept = done(path)
     assert told(at) == [f"Killed by signal 9; {kept} of 48 runs are kept; Resume makes the rest."]
-    sweep.runners.clear()  # the app is started again
+    sweeps.runners.clear()  # the app is started again
     again = open_page()
     assert told(again) == [f"Its process is gone; {kept} of 48 runs are kept; Resume makes the rest."]
     widget(again, "button", "w.resume").click().run()
     until(lambda: done(path) > kept)
-    sweep.runners().get(path, "sweep").cancel()
+    sweeps.runners().get(path, "sweep").cancel()
     until(lambda: not has(again, "button", "w.cancel"), again)
 
 
@@ -159,13 +159,13 @@ def test_a_page_looks_again_while_a_sweep_runs_and_no_longer(path, monkeypatch):
         looked.append(run_every)
         return body
 
-    monkeypatch.setattr(sweep.st, "fragment", fragment)
+    monkeypatch.setattr(sweep_shown.st, "fragment", fragment)
     stored(path, [TINY, overlay(TINY, {"outer.lr": 0.3})])
     at = open_page()
     assert looked == []
     monkeypatch.setattr(Runner, "running", property(lambda self: True))
     at.run()
-    assert looked == [sweep.EVERY]
+    assert looked == [sweep_shown.EVERY]
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def fake(tmp_path, monkeypatch):
 def test_how_a_process_ends_is_told_in_a_line(fake, code, ended, said):
     found = fake(code).ended()
     assert found == ended
-    assert sweep.ending(found, 0, 0, begun=False).startswith(said) and (
-        said or sweep.ending(found, 4, 4, begun=True) == ""
+    assert sweep_shown.ending(found, 0, 0, begun=False).startswith(said) and (
+        said or sweep_shown.ending(found, 4, 4, begun=True) == ""
     )
 
 

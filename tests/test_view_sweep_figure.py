@@ -1,16 +1,18 @@
 """What came of a sweep, as the page shows it: figures, the best settings, what is chosen."""
 
 import json
+import time
 
 import pytest
 
-from tests.pages import query_of, told, widget
+from tests.pages import drawn, move, query_of, told, until, widget
 from tests.sweep_page import TINY, flat, open_page, product, read, stored
 from toybench.loading import overlay
 from toybench.records import maker
 from toybench.store import Store
 from toybench.views import outcomes, sweep_shown
 from toybench.views.charts_sweep import chart_of, legend_of
+from toybench.views.runner import Runner
 
 
 def specification(outcome):
@@ -145,6 +147,59 @@ def test_what_is_chosen_for_x_outlives_the_figure_of_before(path, monkeypatch):
     at = open_page()
     widget(at, "button_group", "w.sweep.along").set_value("outer.momentum").run()
     assert query_of(at)["sweep.along"] == "outer.momentum"
+
+
+@pytest.fixture
+def growing(path, monkeypatch):
+    """A page at a sweep that runs: at every look it has another run, and reading it takes three looks.
+
+    A function that looks once more, and the choices of figure and x with which a reading has begun.
+    """
+    runs, looks, begun = product("outer.lr", [0.1, 0.2, 0.4, 0.8], "outer.momentum", [0.1, 0.5, 0.7]), [0], []
+    stored(path, runs, lacking=range(2, len(runs)))
+    at = open_page()
+    read_outcome = sweep_shown.read_outcome
+
+    def slowly(*args):
+        def work(job):
+            begun.append(args[2:])
+            ready = looks[0] + 3
+            while looks[0] < ready:
+                job.report()
+                time.sleep(0.005)
+            return read_outcome(*args)(job)
+
+        return work
+
+    def look():
+        with Store(path) as store:
+            store.add([flat(runs[2 + looks[0]])], maker(), seconds=0.1, commit=None)
+        looks[0] += 1
+        return at.run()
+
+    monkeypatch.setattr(sweep_shown, "read_outcome", slowly)
+    monkeypatch.setattr(Runner, "running", property(lambda self: True))
+    yield look, begun
+    looks[0] += 3  # what still reads may end
+
+
+def test_a_figure_comes_though_runs_come_faster_than_they_are_read(growing):
+    look, begun = growing
+    rows = []
+    for _ in range(10):
+        at = look()
+        assert told(at) == [] and len(drawn(at)) == 1
+        rows.append(len(at.dataframe[0].value))
+    assert rows == sorted(rows) and len(set(rows)) >= 3 and len(begun) <= 4
+
+
+def test_another_choice_is_read_at_once(growing):
+    look, begun = growing
+    at = look()
+    assert begun == [("heat map", "outer.lr")]
+    move(at, "button_group", "w.sweep.figure", "lines")
+    until(lambda: len(begun) == 2)
+    assert begun[1] == ("lines", "outer.lr") and len(drawn(at)) == 1
 
 
 def test_a_stored_sweep_is_chosen(path):

@@ -99,22 +99,39 @@ def ending(ended: Ended | None, done: int, total: int, *, begun: bool) -> str:
     return f"{how}: {last}; {kept}{rest}" if last else f"{how}; {kept}{rest}"
 
 
+def reading(path: Path, entry: dict[str, Any], running: bool) -> list[Job]:
+    """The work that reads a sweep, and behind it that of the look before, where that was of the same.
+
+    While runs come in, there is more to read at every look: what takes longer than from one look to the next is left
+    to end before more is asked for, or nothing would ever be shown.
+    """
+    choices = state.kept("sweep.figure", ""), state.kept("sweep.along", "")
+    same, far = (path, entry["sweep"], entry["created"], *choices), (entry["done"], entry["runs"])
+    of, so_far, before = st.session_state.get("sweep.reading", (None, far, None))
+    if not running or of != same:
+        before = None
+    elif not before.ended:
+        far = so_far
+    job = ask("outcome", (*same, *far), read_outcome(path, entry["sweep"], *choices))
+    st.session_state["sweep.reading"] = same, far, job
+    return [job] if before is None else [job, before]
+
+
 def results(path: Path, entry: dict[str, Any], running: bool) -> None:
     """The figure and the best settings of a sweep."""
     name = entry["sweep"]
-    asked = state.kept("sweep.figure", ""), state.kept("sweep.along", "")
-    key = (path, name, entry["created"], entry["done"], entry["runs"], *asked)
-    job = ask("outcome", key, read_outcome(path, name, *asked))
-    last = st.session_state.get("sweep.last")
-    if running and last and last[0] == name:
-        job.wait(0.3)  # until it is there, the last one is shown
+    jobs = reading(path, entry, running)
+    of, seen = st.session_state.get("sweep.last", ("", None))
+    if running and of == name:
+        jobs[0].wait(0.3)  # until it is there, the last one is shown
     else:
-        state.follow([job], st.empty())
-    outcome = _result(job)
+        seen = None
+        state.follow(jobs[:1], st.empty())
+    outcome = _result(next((job for job in jobs if job.ended), jobs[0]))
     if outcome is not None:
         st.session_state["sweep.last"] = name, outcome
-    elif running and last and last[0] == name:
-        outcome = last[1]
+    else:
+        outcome = seen
     if outcome is None:
         st.info("No run of it is stored yet.", icon=":material/hourglass_empty:")
         return

@@ -67,7 +67,7 @@ def press(at, key):
     return widget(at, "button", key).click().run()
 
 
-def until(condition, at=None, seconds=60.0):
+def until(condition, at=None, seconds=120.0):
     """Look again and again, at a page by running it anew."""
     end = time.monotonic() + seconds
     while not condition():

@@ -99,6 +99,7 @@ LAW = {
     "views": row(),
     "views.jobs": row("config"),
     "views.tex": row(),
+    "views.warned": row("config"),
     "views.scene": row("arguments config loading presets study"),
     "views.stories": row("clusters study views.scene"),
     "views.work": row("config curves timeline views.jobs", "loading probes projection runtime training"),
@@ -106,7 +107,7 @@ LAW = {
     "views.state": row("config views.jobs views.scene views.stories streamlit"),
     "views.charts": row("plots.lines altair numpy pandas"),
     "views.controls": row(
-        "clusters config loading narrate outer selection study views.scene views.state views.tex streamlit"
+        "clusters config loading narrate outer selection study views.scene views.state views.tex views.warned streamlit"
     ),
     "views.explore_shown": row(
         "config curves narrate plots.lines statistics timeline views.charts views.jobs views.scene views.state "

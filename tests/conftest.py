@@ -14,7 +14,9 @@ import pytest
 
 from toybench.runtime import configure
 
-pytest.register_assert_rewrite("tests.pages", "tests.sweep_page", "tests.compare_page", "tests.corpora")
+pytest.register_assert_rewrite(
+    "tests.pages", "tests.sweep_page", "tests.compare_page", "tests.corpora", "tests.imports"
+)
 configure()
 jax.config.update("jax_num_cpu_devices", 2)  # two on every machine, so that lanes are always spread
 jax.config.update("jax_numpy_rank_promotion", "raise")

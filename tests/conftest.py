@@ -1,4 +1,7 @@
-"""How the tests use jax: two CPU devices, strict rank promotion, compiled programs kept as for any other program."""
+"""What all tests share.
+
+They use jax on two CPU devices with strict rank promotion, its compiled programs kept as for any other program.
+"""
 
 import os
 
@@ -11,12 +14,23 @@ import pytest
 
 from toybench.runtime import configure
 
+pytest.register_assert_rewrite(
+    "tests.pages", "tests.sweep_page", "tests.compare_page", "tests.corpora", "tests.imports"
+)
 configure()
 jax.config.update("jax_num_cpu_devices", 2)  # two on every machine, so that lanes are always spread
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("toybench", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("toybench")
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """The file of the app's runs, which is not there yet."""
+    path = tmp_path / "my runs.sqlite"
+    monkeypatch.setenv("TOYBENCH_STORE", str(path))
+    return path
 
 
 @pytest.fixture

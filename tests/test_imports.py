@@ -1,33 +1,21 @@
 """The import law: who may import whom. A new edge is added to `LAW` knowingly, or not at all."""
 
-import ast
 import graphlib
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import toybench
-
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "toybench"
-
-
-class Imports(NamedTuple):
-    """Modules of toybench (without that prefix) and packages of others; the standard library is not counted."""
-
-    loading: frozenset[str]  # when the module is imported
-    later: frozenset[str]  # only within functions, or for type checkers
+from tests.imports import IMPORTS, MODULES, ROOT, Imports, declared, imports_of, loaded_with, reached_from, room
 
 
 def row(loading: str = "", later: str = "") -> Imports:
+    """What a module imports when it is loaded, and what only later."""
     return Imports(frozenset(loading.split()), frozenset(later.split()))
 
 
-COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("[a-z]*.py"))
+COMMANDS = sorted(path.stem for path in (ROOT / "toybench" / "commands").glob("[a-z]*.py"))
 
 # "toybench" is the package itself, whose names are loaded when first used. Lowest layers first.
 LAW = {
@@ -99,6 +87,7 @@ LAW = {
     "views": row(),
     "views.jobs": row("config"),
     "views.tex": row(),
+    "views.warned": row("config"),
     "views.scene": row("arguments config loading presets study"),
     "views.stories": row("clusters study views.scene"),
     "views.work": row("config curves timeline views.jobs", "loading probes projection runtime training"),
@@ -106,24 +95,35 @@ LAW = {
     "views.state": row("config views.jobs views.scene views.stories streamlit"),
     "views.charts": row("plots.lines altair numpy pandas"),
     "views.controls": row(
-        "clusters config loading narrate outer selection study views.scene views.state views.tex streamlit"
+        "clusters config loading narrate outer selection study views.scene views.state views.tex views.warned streamlit"
+    ),
+    "views.explore_shown": row(
+        "config curves narrate plots.lines statistics timeline views.charts views.jobs views.scene views.state "
+        "views.work streamlit",
+        "plots.probes plots.timeline",
     ),
     "views.explore": row(
-        "config curves loading narrate plots.lines statistics timeline views.charts views.controls views.jobs "
-        "views.scene views.shipped views.state views.stories views.work streamlit",
-        "plots.probes plots.timeline tomli_w",
+        "config loading narrate views.controls views.explore_shown views.jobs views.scene views.shipped views.state "
+        "views.stories views.work streamlit",
+        "tomli_w",
     ),
     "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store"),
     "views.plans": row(
-        "arguments axes config loading presets selection store views.jobs views.scene views.work", "runtime sweep"
+        "arguments axes config loading presets selection store views.jobs views.scene views.work",
+        "runtime sweep tomli_w",
     ),
     "views.runner": row("toybench config"),
     "views.outcomes": row("axes config curves plots.heatmap plots.rates selection store views.jobs"),
     "views.charts_sweep": row("plots.lines selection views.outcomes altair numpy"),
-    "views.sweep": row(
-        "axes config interrupt narrate selection store views.charts_sweep views.jobs views.outcomes views.plans "
-        "views.runner views.scene views.state pandas streamlit"
+    "views.sweeps": row("config store views.jobs views.runner views.scene views.state streamlit"),
+    "views.sweep_form": row(
+        "axes config narrate views.plans views.scene views.state views.sweeps streamlit",
     ),
+    "views.sweep_shown": row(
+        "config interrupt selection views.charts_sweep views.jobs views.outcomes views.plans views.runner views.scene "
+        "views.state views.sweeps pandas streamlit"
+    ),
+    "views.sweep": row("views.state views.sweep_form views.sweep_shown views.sweeps streamlit"),
     "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.sweep"),
     "views.stored": row("arguments axes config curves loading selection store streamlit"),
     "views.recorded": row("config records views.state streamlit"),
@@ -157,76 +157,21 @@ COMMANDS_LOAD = {
 }  # and what they do, they import when they run
 
 
-# Reading the sources
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__") or "toybench"
-
-
-SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def imported_names(node: ast.stmt, package: list[str]) -> list[str]:
-    """The modules of an import statement, in full; `package` is the module's own, for relative imports."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    base = package[: len(package) - node.level + 1] if node.level else []
-    module = ".".join([*base, *([node.module] if node.module else [])])
-    # `from toybench import engine` imports a module, `from toybench import __version__` the package.
-    inside = {alias.name: f"{module}.{alias.name}".removeprefix("toybench.") for alias in node.names}
-    whole = [name for name in inside if not (module.startswith("toybench") and inside[name] in SOURCES)]
-    return [f"toybench.{inside[name]}" for name in inside if name not in whole] + ([module] if whole else [])
+# The sources, without the prefix toybench
 
 
 def shortened(name: str) -> str:
-    """``toybench.outer.sgd`` -> ``outer.sgd``, ``jax.numpy`` -> ``jax``."""
-    if name == "toybench" or not name.startswith("toybench."):
-        return name.split(".")[0]
+    """``toybench.outer.sgd`` -> ``outer.sgd``."""
     return name.removeprefix("toybench.")
 
 
-def imports_of(path: Path) -> Imports:
-    package = list(path.relative_to(ROOT).parent.parts)
-    found: tuple[set[str], set[str]] = set(), set()
-
-    def walk(node: ast.AST, later: bool) -> None:
-        for name in imported_names(node, package) if isinstance(node, ast.stmt) else ():
-            if name.split(".")[0] not in sys.stdlib_module_names:
-                found[later].add(shortened(name))
-        for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for child in ast.iter_child_nodes(node):
-            walk(child, later or function or (for_types and child in node.body))
-
-    walk(ast.parse(path.read_text(encoding="utf-8")), False)
-    return Imports(frozenset(found[0]), frozenset(found[1] - found[0]))
+def short(found: Imports) -> Imports:
+    return Imports(*(frozenset(map(shortened, part)) for part in found))
 
 
-FOUND = {name: imports_of(path) for name, path in SOURCES.items()}
-FOUND["toybench"] = Imports(FOUND["toybench"].loading, FOUND["toybench"].later | set(toybench._ORIGIN.values()))
-EVERY = {name: found.loading | found.later for name, found in FOUND.items()}
-
-
-def room(name: str, *rooms: str) -> bool:
-    """Whether a module is one of these, or lies within one of them."""
-    return any(name == r or name.startswith(f"{r}.") for r in rooms)
-
-
-def reached_from(name: str) -> set[str]:
-    """All that a module imports, directly or through others; a module's package is loaded with it."""
-    seen: set[str] = set()
-    todo = {name}
-    while todo:
-        module = todo.pop()
-        for target in EVERY.get(module, ()):
-            new = {target, target.split(".")[0]} - seen
-            seen |= new
-            todo |= new
-    return seen - {name, name.split(".")[0]}
+SOURCES = {shortened(name): path for name, path in MODULES.items() if room(name, "toybench")}
+FOUND = {shortened(name): short(found) for name, found in IMPORTS.items() if room(name, "toybench")}
+EVERY = {name: found.all for name, found in FOUND.items()}
 
 
 # The table
@@ -248,7 +193,11 @@ def test_a_command_loads_fast_and_is_imported_by_the_command_line_only(name):
 
 def test_toybench_imports_no_caller():
     for name, imported in EVERY.items():
-        assert not imported & {"lm", "app", "experiments", "tests", "flax"}, name
+        assert not [other for other in imported if room(other, "lm", "app", "experiments", "tests", "flax")], name
+
+
+def test_the_app_hands_the_bridge_in():
+    assert imports_of(ROOT / "app.py") == Imports(frozenset({"lm.promote", "toybench.views.pages"}), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -283,28 +232,21 @@ def test_outer_methods_know_settings_and_each_other_only(name):
 @pytest.mark.parametrize("name", [name for name in SOURCES if room(name, "outer", "timeline", "task", "inner")])
 def test_outer_timeline_task_and_inner_are_strangers(name):
     strangers = {"outer", "timeline", "task", "inner"} - {name.split(".")[0]} - ({"task"} if name == "inner" else set())
-    assert not [target for target in reached_from(name) if room(target, *strangers)]
+    assert not [target for target in map(shortened, reached_from(f"toybench.{name}")) if room(target, *strangers)]
 
 
 @pytest.mark.parametrize(
     "name", ["config", "loading", "presets", "cli", "runtime", "scheduler", "timeline", "toybench"]
 )
 def test_what_must_load_fast_loads_no_jax(name):
-    todo, seen = [name], set()
-    while todo:
-        loading = FOUND[todo.pop()].loading
-        todo += [target for target in loading & FOUND.keys() if target not in seen]
-        seen |= loading
-    assert not seen & {"jax", "optax", "scipy", "matplotlib", "rich"}
+    loaded = loaded_with(f"toybench.{name}" if name != "toybench" else name)
+    assert not loaded & {"jax", "optax", "scipy", "matplotlib", "rich"}
 
 
 def test_nothing_imports_a_command_line():
-    files = [*SOURCES.values(), *(ROOT / "experiments").rglob("*.py"), *(ROOT / "lm").rglob("*.py")]
+    files = [*MODULES.values(), *(ROOT / "experiments").rglob("*.py")]
     for path in files:
-        imported = imports_of(path)
-        assert path.stem == "__main__" or not any(
-            room(target, "cli", "app") for target in imported.loading | imported.later
-        ), path
+        assert path.stem == "__main__" or not imports_of(path).all & {"toybench.cli", "lm.cli", "app"}, path
 
 
 def test_there_are_no_cycles():
@@ -319,15 +261,8 @@ def test_modules_are_named_only_in_import_statements():
 
 
 def test_dependencies_are_what_is_imported():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-    def names(requirements):
-        return {"".join(c if c.isalnum() or c in "-_" else " " for c in r).split()[0] for r in requirements}
-
+    needed, extras = declared()
     imported = {target.replace("_", "-") for targets in EVERY.values() for target in targets - FOUND.keys()}
-    needed, extras = names(project["dependencies"]), set()
-    for requirements in project["optional-dependencies"].values():
-        extras |= names(requirements)
     assert needed <= imported <= needed | extras
 
 

@@ -18,7 +18,7 @@ from toybench.study import vary
 from toybench.timeline import simulate
 from toybench.views import shipped, work
 from toybench.views.jobs import Desk
-from toybench.views.scene import Scene, decode, differences, encode, reference_of, seed_words, untuned, words
+from toybench.views.scene import LETTERS, Scene, decode, differences, encode, reference_of, seed_words, untuned, words
 from toybench.views.stories import stories
 from toybench.views.tex import lines, tex
 
@@ -42,6 +42,13 @@ def test_what_a_preset_sets_and_a_configuration_leaves_to_its_default_is_told():
     scene = Scene("fast", runs=(run, overlay(run, {"inner.decay_steps": None})))
     assert decode(encode(scene))[0] == scene
     assert differences("fast", overlay(run, {"inner.decay_steps": preset.inner.decay_steps})) == {}
+
+
+def test_scenes_have_letters():
+    """Also where a configuration is the preset's own, so that it has nothing else to say."""
+    scene = Scene("fast", runs=(load_preset("fast"),) * len(LETTERS))
+    query = {"preset": "fast", "seeds": "100:103", "a": "", "b": "", "c": "", "d": ""}
+    assert encode(scene) == query and decode(query) == (scene, [])
 
 
 def test_an_empty_query_is_the_default_preset():

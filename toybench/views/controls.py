@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import types
 import typing
-import warnings
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from toybench.study import ARMS
 from toybench.views import state
 from toybench.views.scene import tuned
 from toybench.views.tex import lines
+from toybench.views.warned import warned
 
 TOGETHER = "on"
 OWN = "own"  # speeds that are of no level
@@ -77,13 +77,12 @@ def put(i: int, changes: dict[str, Any]) -> None:
         own = [[value_of(run, key) for key in changes] for run in scene.runs]
         moved = [j for j, values in enumerate(own) if values == own[i]]
     try:
-        with warnings.catch_warnings(record=True) as odd:
-            warnings.simplefilter("always")
+        with warned() as odd:
             for j in moved:
                 scene = scene.change(j, changes)
-            state.put_scene(scene)
-        for warning in odd:
-            state.complain(str(warning.message))
+        state.put_scene(scene)
+        for said in odd:
+            state.complain(said)
     except ConfigError as error:
         state.complain(str(error))
 

@@ -57,18 +57,13 @@ class Sample(NamedTuple):
 def sample(trained: Trained, prompt: str, how: Sampling) -> list[Sample]:
     """Documents that begin with a prompt, continued.
 
-    The model reads an end of document, then the prompt, as it met the openings of documents in training. Positions are
-    rotary, so that it runs beyond the length that it was trained on, and is then where it has learned nothing.
+    The model reads an end of document, then the prompt, as it met the openings of documents in training.
 
     Raises:
         ConfigError: the prompt is no text, or what is asked for does not fit the memory.
     """
     tokenizer = trained.tokenizer()
     ids = prompt_ids(tokenizer, prompt)
-    length, known = 1 + len(ids) + how.tokens, trained.settings.sequence
-    if length > known:
-        said = f"{length} with the prompt are more than the {known} that the model was trained on at a time"
-        warnings.warn(f"tokens: {said}; beyond those it has learned nothing", ConfigWarning, stacklevel=2)
     found = generate(trained.settings, trained.params, [tokenizer.end, *ids], how, tokenizer.end, tokenizer.vocabulary)
     return [Sample(tokenizer.decode([*ids, *tokens]), tokens, ended=len(tokens) < how.tokens) for tokens in found]
 
@@ -95,6 +90,8 @@ def generate(
 ) -> list[list[int]]:
     """Tokens that follow a prompt's, `how.count` times.
 
+    Positions are rotary, so that a model runs beyond the length that it was trained on; it has learned nothing there.
+
     Args:
         settings, params: of the model.
         prompt: one token or more.
@@ -114,6 +111,9 @@ def generate(
         raise ConfigError("top_k", f"must be <= {known}, the tokens that there are, got {how.top_k}")
     padded, room = _up(len(prompt)), _up(len(prompt) + how.tokens)
     _check_memory(settings, how, room)
+    if (length := len(prompt) + how.tokens) > settings.sequence:
+        said = f"{length} with the prompt are more than the {settings.sequence} that the model was trained on at a time"
+        warnings.warn(f"tokens: {said}; beyond those it has learned nothing", ConfigWarning, stacklevel=3)
     tokens, counts = _generate(
         settings,
         params,

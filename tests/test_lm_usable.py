@@ -217,11 +217,6 @@ def test_what_is_printed_moves_no_terminal(run_of, capsys):
     assert "toybench: warning: tokens: 201 with the prompt are more than the 16" in err
 
 
-def test_a_prompt_that_the_tokenizer_changes_is_told(run_of, capsys):
-    assert main(["sample", str(run_of["pieces"]), "--prompt", "a\0b", "--tokens", "3"]) == 0
-    assert "prompt: the tokenizer reads it as" in capsys.readouterr().err
-
-
 def test_samples_that_cannot_be_are_refused(run_of, capsys):
     for words, said in {
         ("--temperature", "-1"): "temperature: must be >= 0",

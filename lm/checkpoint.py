@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.config import CHOICES
@@ -127,27 +130,62 @@ class Checkpoints:
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
 
 
+class Last(NamedTuple):
+    """The last whole checkpoint of a run, of any method, cluster and length, without the workers' state."""
+
+    arrivals: int  # taken so far
+    meta: dict[str, Any]  # the run's tables, its seed, its evaluations
+    params: Any  # the server's
+
+
+def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "model") -> Last:
+    """The last whole checkpoint in a folder; only the server's parameters are read, whatever devices wrote them.
+
+    Args:
+        folder: of a run's checkpoints.
+        like: from what the checkpoint says, the parameters' shapes.
+        name: of the setting that named the folder.
+
+    Raises:
+        ConfigError: there is none, it is of another model or version, or cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(name, f"{str(folder)!r} holds no checkpoints")
+    manager = ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    try:
+        if (arrivals := manager.latest_step()) is None:
+            raise ConfigError(name, f"{str(folder)!r} holds no finished checkpoint")
+        meta = manager.restore(arrivals, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if meta.get("schema") != SCHEMA:
+            raise ConfigError(name, f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
+        shapes = like(meta)
+        names = [f"['server']['params']{path}" for path in _names(shapes)]
+        item = dict(zip(names, jax.tree.leaves(shapes)))
+        found: dict[str, np.ndarray] = {}
+        for key, leaf in item.items():  # one by one: of several, those that are read when one fails print tracebacks
+            as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray)}
+            args = ocp.args.PyTreeRestore(item={key: leaf}, restore_args=as_numpy, partial_restore=True)
+            found |= manager.restore(arrivals, args=ocp.args.Composite(state=args))["state"]
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, OSError) as error:
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ConfigError(name, f"the last checkpoint in {str(folder)!r} cannot be read: {first}") from None
+    finally:
+        manager.close()
+    if {name: leaf.shape for name, leaf in found.items()} != {name: leaf.shape for name, leaf in item.items()}:
+        raise ConfigError(name, f"the checkpoint in {str(folder)!r} is of another model")
+    return Last(arrivals, meta, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names]))
+
+
 def read_parameters(folder: Path, task: Task) -> Any:
     """The server's parameters in the last checkpoint of a run, of any method, cluster and length.
 
     Raises:
         ConfigError: there is none, or it is of another model.
     """
-    like = jax.eval_shape(task.init, jax.random.key(0))
-    names = [f"['server']['params']{name}" for name in _names(like)]
-    if not folder.is_dir():
-        raise ConfigError("init", f"{str(folder)!r} holds no checkpoints")
-    manager = ocp.CheckpointManager(folder.absolute())
-    try:
-        if (arrivals := manager.latest_step()) is None:
-            raise ConfigError("init", f"{str(folder)!r} holds no checkpoints")
-        found = manager.restore(arrivals, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-    finally:
-        manager.close()
-    shapes = {name: found[name].shape for name in names if name in found}
-    if shapes != {name: leaf.shape for name, leaf in zip(names, jax.tree.leaves(like))}:
-        raise ConfigError("init", f"the checkpoint in {str(folder)!r} is of another model")
-    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in names])
+    found = read_last(folder, lambda meta: jax.eval_shape(task.init, jax.random.key(0)), "init").params
+    return jax.tree.map(jnp.asarray, found)
 
 
 def _distinct(trees: tuple[Any, ...]) -> tuple[list[Any], list[int]]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from lm.commands import data, leaderboard, promote, train
+from lm.commands import data, evaluate, export, leaderboard, pretrain, promote, sample, train
 from lm.config import default_arms
 from toybench.shell import Shell, answer
 
 SHELL = Shell(
     "python -m lm",
     "Language models on a simulated cluster, trained by the toy's scheduler and outer optimizers.",
-    {"train": train, "promote": promote, "leaderboard": leaderboard, "data": data},
+    {
+        "train": train,
+        "pretrain": pretrain,
+        "promote": promote,
+        "data": data,
+        "eval": evaluate,
+        "sample": sample,
+        "export": export,
+        "leaderboard": leaderboard,
+    },
     lambda argv: default_arms()["dn_dylu"],
 )
 

@@ -11,6 +11,7 @@ from toybench.loading import Choices
 
 PYTHON = "python"  # the corpus that every machine has: the sources of Python's standard library, as bytes
 BYTES = 257  # a byte, or the end of a document
+CHECKPOINTS = "checkpoints"  # in the folder of a run
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lm.config import PYTHON
-from lm.prepare import META, MODEL, SCHEMA, is_whole, prepare
+from lm.prepare import META, MODEL, SCHEMA, SIDES, is_whole, prepare
 from lm.shards import Shards, Side, split
 from lm.sources import Library
 from lm.tokens import Bytes, SentencePiece, Tokenizer
@@ -52,6 +52,11 @@ class Corpus:
         """Equal for equal tokens."""
         return self.meta["train"]["sha256"][:16]
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """What tells these data and their tokenizer from others: for what is made of them."""
+        return {key: self.meta[key] for key in ("tokenizer", "held_out_share", *SIDES)}
+
     def tokenizer(self) -> Tokenizer:
         """What the tokens were made with."""
         said = self.meta["tokenizer"]
@@ -74,13 +79,16 @@ class Corpus:
         Raises:
             ConfigError: there are fewer.
         """
-        tokens = self._held_out.tokens
-        there = (len(tokens) - 1) // sequence
+        tokens, there = self._held_out.tokens, self.held_out_sequences(sequence)
         if n > there:
             said = f"must be <= {there}, the held-out sequences of {sequence} tokens in {str(self.folder)!r}, got {n}"
             raise ConfigError("task.held_out", said)
         starts = np.arange(n, dtype=np.int64) * there // n * sequence
         return tokens[starts[:, None] + np.arange(sequence + 1)].astype(np.int32)
+
+    def held_out_sequences(self, sequence: int) -> int:
+        """How many there are."""
+        return (len(self._held_out.tokens) - 1) // sequence
 
     def _side(self, name: str) -> Side:
         files = {"bin": self.meta["dtype"], "ends.bin": "<i8", "domains.bin": "<u4"}

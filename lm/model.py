@@ -1,14 +1,14 @@
-"""The decoder-only transformer of Table 6: `init`, `logits` and `sequence_losses` over plain pytrees.
+"""The decoder-only transformer of Table 6: `init`, `logits`, `sequence_losses` and `extend` over plain pytrees.
 
 It is written in flax nnx, and nothing beyond this file sees that, so that workers are stacked, pseudo-gradients
 subtracted and checkpoints written as for any other pytree. Dimensions: B sequences of L tokens, V tokens known, model
-width D, H heads of K.
+width D, H heads of K; a cache of C positions.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from flax import nnx
 from lm.config import LanguageModel
 
 Params = Any
+Place = jax.Array | int  # a position, traced or not
 LOGITS = 2**28  # bytes of float32 logits that may exist at once; a larger batch's are made in blocks of sequences
 ROTARY_BASE = 10_000.0
 STD = 0.2  # of an untrained model's logits: its loss is ln V + STD²/2
@@ -42,6 +43,13 @@ def attend(q_BxLxHxK: jax.Array, k_BxLxHxK: jax.Array, v_BxLxHxK: jax.Array) -> 
     return jax.nn.dot_product_attention(
         q_BxLxHxK, k_BxLxHxK, v_BxLxHxK, is_causal=True, implementation=_implementation(q_BxLxHxK)
     )
+
+
+class Cache(NamedTuple):
+    """Rotated keys, and values, of the tokens so far: [layers, B, C, H, K] each, in the compute precision."""
+
+    keys: jax.Array
+    values: jax.Array
 
 
 def _implementation(query: jax.Array) -> Any:
@@ -74,10 +82,29 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         batch, length, _ = x_BxLxD.shape
-        q, k, v = (f(x_BxLxD).reshape(batch, length, self.heads, -1) for f in (self.query, self.key, self.value))
+        q, k, v = self._heads(x_BxLxD)
         position_L = jnp.arange(length)
         y_BxLxHxK = attend(rotate(q, position_L), rotate(k, position_L), v)
         return self.out(y_BxLxHxK.reshape(batch, length, -1))
+
+    def extend(self, x_BxLxD: jax.Array, cache: Cache, layer: jax.Array, at: Place) -> tuple[jax.Array, Cache]:
+        """The same of tokens from position `at` on, over those before as this layer's cache has them."""
+        batch, length, _ = x_BxLxD.shape
+        q, k, v = self._heads(x_BxLxD)
+        position_L = at + jnp.arange(length)
+        start = (layer, 0, at, 0, 0)
+        keys = jax.lax.dynamic_update_slice(cache.keys, rotate(k, position_L)[None], start)
+        values = jax.lax.dynamic_update_slice(cache.values, v[None], start)
+        seen_LxC = jnp.arange(keys.shape[2])[None, :] <= position_L[:, None]
+        y_BxLxHxK = jax.nn.dot_product_attention(
+            rotate(q, position_L), keys[layer], values[layer], mask=seen_LxC[None, None], implementation="xla"
+        )
+        return self.out(y_BxLxHxK.reshape(batch, length, -1)), Cache(keys, values)
+
+    def _heads(self, x_BxLxD: jax.Array) -> tuple[jax.Array, ...]:
+        """Queries, keys and values, [B, L, H, K], not rotated yet."""
+        batch, length, _ = x_BxLxD.shape
+        return tuple(f(x_BxLxD).reshape(batch, length, self.heads, -1) for f in (self.query, self.key, self.value))
 
 
 class Perceptron(nnx.Module):
@@ -102,6 +129,12 @@ class Block(nnx.Module):
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
         x_BxLxD = x_BxLxD + self.attention(self.attention_norm(x_BxLxD))
         return x_BxLxD + self.perceptron(self.perceptron_norm(x_BxLxD))
+
+    def extend(self, x_BxLxD: jax.Array, cache: Cache, layer: jax.Array, at: Place) -> tuple[jax.Array, Cache]:
+        """See `Attention.extend`."""
+        attended, cache = self.attention.extend(self.attention_norm(x_BxLxD), cache, layer, at)
+        x_BxLxD = x_BxLxD + attended
+        return x_BxLxD + self.perceptron(self.perceptron_norm(x_BxLxD)), cache
 
 
 class Transformer(nnx.Module):
@@ -137,6 +170,18 @@ class Transformer(nnx.Module):
             for layer in zip(*map(jnp.unstack, leaves)):
                 x_BxLxD = block(x_BxLxD, tree.unflatten(layer))
         return self.norm(x_BxLxD)
+
+    def extend(self, token_BxL: jax.Array, cache: Cache, at: Place) -> tuple[jax.Array, Cache]:
+        """Features of tokens from position `at` on, and the cache with theirs; one program for all blocks."""
+        graph, stacked = nnx.split(self.blocks)
+
+        def block(carry: tuple[jax.Array, Cache], one: Any) -> tuple[tuple[jax.Array, Cache], None]:
+            layer, params = one
+            return nnx.merge(graph, params).extend(*carry, layer, at), None
+
+        x_BxLxD = self.embedding(token_BxL) * self.settings.width**0.5
+        (x_BxLxD, cache), _ = jax.lax.scan(block, (x_BxLxD, cache), (jnp.arange(self.settings.layers), stacked))
+        return self.norm(x_BxLxD), cache
 
     def project(self, x_BxLxD: jax.Array) -> jax.Array:
         """[B, L, D] -> [B, L, V], float32; the product itself in the compute precision."""
@@ -191,3 +236,22 @@ def sequence_losses(
         return losses(pair)
     one = jax.checkpoint(lambda pair: losses(jax.tree.map(lambda a: a[None], pair))[0])
     return jax.lax.map(one, pair, batch_size=block)
+
+
+def empty_cache(settings: LanguageModel, batch: int, positions: int) -> Cache:
+    """For so many sequences of so many tokens."""
+    shape = (settings.layers, batch, positions, settings.heads, settings.head_size)
+    return Cache(*(jnp.zeros(shape, settings.compute) for _ in Cache._fields))
+
+
+def extend(
+    settings: LanguageModel, params: Params, token_BxL: jax.Array, cache: Cache, at: Place, last: Place
+) -> tuple[jax.Array, Cache]:
+    """Next-token logits [B, V] after token `last` of those from position `at` on, and the cache with these.
+
+    What the cache holds beyond them is not looked at, and is written over when its turn comes: tokens after `last` may
+    be anything, so that prompts of different lengths share a program.
+    """
+    model = _model(settings, params)
+    x_BxLxD, cache = model.extend(token_BxL, cache, at)
+    return model.project(jax.lax.dynamic_slice_in_dim(x_BxLxD, last, 1, axis=1))[:, 0], cache

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm.config import CHOICES, default_arms
+from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
 from toybench.arguments import add_settings, add_store, flags, told_of_file
 from toybench.config import ConfigError, Run, check_seeds
@@ -19,11 +19,11 @@ from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
+    from lm.data import Corpus
     from lm.loop import Progress
     from lm.train import Training
     from toybench.curves import Curves
 
-CHECKPOINTS = "checkpoints"  # the folder of a run's
 TERMINATED = 143  # the exit status after SIGTERM
 
 
@@ -105,8 +105,8 @@ def terminated() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
-    """A run with its data and its model.
+def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> tuple[Training, Corpus]:
+    """A run with its model, and its data.
 
     Raises:
         ConfigError: data that are not there or do not fit, or a model that does not fit the machine.
@@ -125,7 +125,7 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     shards = corpus.split(cluster.num_shards, model.partition, DEALT).ordered(task.order(seed))
     start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
     held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
-    return Training(run, seed, task, shards, held_out, arguments.lanes, start)
+    return Training(run, seed, task, shards, held_out, arguments.lanes, start), corpus
 
 
 def parameters_of(folder: Path, task: Any) -> Any:
@@ -139,11 +139,13 @@ def train(name: str, run: Run, seed: int, folder: Path, arguments: argparse.Name
     """One run to its end, with its record in the store and in the folder."""
     from lm.checkpoint import Checkpoints
     from lm.loop import carry_out, maker_of
+    from lm.runs import keep_data
     from toybench.records import commit, writable_folder, write_json
     from toybench.store import Store
 
-    training = prepare(run, seed, arguments)
-    checkpoints = Checkpoints(writable_folder(folder) / CHECKPOINTS, training, arguments.keep)
+    training, corpus = prepare(run, seed, arguments)
+    keep_data(writable_folder(folder), corpus, resumed=arguments.resume)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
     try:
         with bar(name) as report:
             done = carry_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from lm.config import CHOICES
+from lm.start import digest
 from lm.train import Point, State, Training
 from toybench.config import ConfigError
 from toybench.loading import dump_run
@@ -41,6 +43,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, training: Training, keep: int = 2):
         self.folder, self._training = folder.absolute(), training
+        self._init = None if training.start is None else digest(training.start)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -82,8 +85,8 @@ class Checkpoints:
         except ConfigError:
             raise
         except (ValueError, KeyError, OSError) as error:
-            first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ConfigError("resume", f"checkpoint {arrivals} in {str(self.folder)!r}: {first}") from None
+            said = f"checkpoint {arrivals} in {str(self.folder)!r}: {_first_line(error)}"
+            raise ConfigError("resume", said) from None
         state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
         server = type(self._training.begin().server)(**state["server"])
         pulled = tuple(state["pulled"][i] for i in meta["which"])
@@ -105,7 +108,7 @@ class Checkpoints:
     def _identity(self) -> dict[str, Any]:
         training = self._training
         run = dump_run(training.run, CHOICES)
-        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes}
+        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes, "init": self._init}
 
     def _check(self, meta: dict[str, Any]) -> None:
         own = self._identity()
@@ -119,6 +122,9 @@ class Checkpoints:
         for name in ("seed", "lanes"):
             if meta[name] != own[name]:
                 raise ConfigError("resume", f"the checkpoint is of {name} {meta[name]}, not {own[name]}")
+        if (there := meta.get("init")) != own["init"]:
+            there, here = (f"parameters {one}" if one else "fresh parameters" for one in (there, own["init"]))
+            raise ConfigError("resume", f"the checkpoint is of a run that was started from {there}, not from {here}")
 
     def _like(self, versions: int) -> dict[str, Any]:
         """The shapes of what was saved."""
@@ -131,23 +137,34 @@ def read_parameters(folder: Path, task: Task) -> Any:
     """The server's parameters in the last checkpoint of a run, of any method, cluster and length.
 
     Raises:
-        ConfigError: there is none, or it is of another model.
+        ConfigError: there is none, or it is damaged, or of another model.
     """
+    return read_server(folder, task)[0]
+
+
+def read_server(folder: Path, task: Task) -> tuple[Any, int, dict[str, Any]]:
+    """The same, and the arrivals taken and what else is noted there."""
     like = jax.eval_shape(task.init, jax.random.key(0))
     names = [f"['server']['params']{name}" for name in _names(like)]
     if not folder.is_dir():
         raise ConfigError("init", f"{str(folder)!r} holds no checkpoints")
-    manager = ocp.CheckpointManager(folder.absolute())
-    try:
+    with closing(ocp.CheckpointManager(folder.absolute())) as manager:
         if (arrivals := manager.latest_step()) is None:
             raise ConfigError("init", f"{str(folder)!r} holds no checkpoints")
-        found = manager.restore(arrivals, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-    finally:
-        manager.close()
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
+        try:
+            read = manager.restore(arrivals, args=args)
+        except (ValueError, KeyError, OSError) as error:
+            raise ConfigError("init", f"checkpoint {arrivals} in {str(folder)!r}: {_first_line(error)}") from None
+    found = read["state"]
     shapes = {name: found[name].shape for name in names if name in found}
     if shapes != {name: leaf.shape for name, leaf in zip(names, jax.tree.leaves(like))}:
         raise ConfigError("init", f"the checkpoint in {str(folder)!r} is of another model")
-    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in names])
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in names]), arrivals, read["meta"]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _distinct(trees: tuple[Any, ...]) -> tuple[list[Any], list[int]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lm.commands import data, promote, train
+from lm.commands import data, pretrain, promote, train
 from lm.config import default_arms
 from toybench.shell import Shell, answer
 
 SHELL = Shell(
     "python -m lm",
     "Language models on a simulated cluster, trained by the toy's scheduler and outer optimizers.",
-    {"train": train, "promote": promote, "data": data},
+    {"train": train, "pretrain": pretrain, "promote": promote, "data": data},
     lambda argv: default_arms()["dn_dylu"],
 )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from lm.checkpoint import Checkpoints
 from lm.config import CHOICES, LanguageModel, flops_per_token
+from lm.start import digest
 from lm.train import NotFinite, Point, State, Training
 from toybench.config import Run
 from toybench.curves import Curves
@@ -135,9 +136,10 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, and the sources of this package."""
+    """Who makes a language-model run: what makes one of the toy, this package's sources, what it is started from."""
     sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes)}
+    init = {} if training.start is None else {"init": digest(training.start)}
+    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

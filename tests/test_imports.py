@@ -115,7 +115,8 @@ LAW = {
     ),
     "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store"),
     "views.plans": row(
-        "arguments axes config loading presets selection store views.jobs views.scene views.work", "runtime sweep"
+        "arguments axes config loading presets selection store views.jobs views.scene views.work",
+        "runtime sweep tomli_w",
     ),
     "views.runner": row("toybench config"),
     "views.outcomes": row("axes config curves plots.heatmap plots.rates selection store views.jobs"),

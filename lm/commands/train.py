@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
-    from lm.loop import Progress
     from lm.train import Training
     from toybench.curves import Curves
 
@@ -141,11 +140,18 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> tuple[Trainin
 
 
 def train(
-    name: str, run: Run, seed: int, note: dict[str, Any], arguments: argparse.Namespace, stop: Callable
+    name: str,
+    run: Run,
+    seed: int,
+    note: dict[str, Any],
+    arguments: argparse.Namespace,
+    stop: Callable[[], bool],
 ) -> Curves:
     """One run to its end, with its record in the store and in its folder."""
     from lm.checkpoint import Checkpoints
+    from lm.display import display
     from lm.loop import carry_out, maker_of
+    from lm.pace import peak_of
     from lm.start import CHECKPOINTS
     from toybench.records import commit, writable_folder, write_json
     from toybench.store import Store
@@ -153,13 +159,11 @@ def train(
     training, init = prepare(run, seed, arguments)
     folder = writable_folder(Path(arguments.out) / name)
     checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
-    try:
-        with bar(name) as report:
-            done = carry_out(
-                training, checkpoints, resume=arguments.resume, every=arguments.every, report=report, stop=stop
-            )
-    finally:
-        checkpoints.close()
+    peak = peak_of(run.task.compute)
+    with closing(checkpoints), display(name, peak) as report:
+        done = carry_out(
+            training, checkpoints, resume=arguments.resume, every=arguments.every, report=report, stop=stop
+        )
     with Store(arguments.store) as store:
         store.add([done.curves], maker_of(training), seconds=done.seconds, commit=commit())
     notes = {"promoted": note, "init": init}
@@ -176,38 +180,6 @@ def document(curves: Curves, seconds: float, notes: dict[str, Any]) -> dict[str,
     columns |= {name: values[0] for name, values in curves.metrics.items()}
     found = {"run": dump_run(curves.run), "seed": curves.seeds[0], "seconds": seconds, "curves": columns}
     return found | {name: told for name, told in notes.items() if told} | {"provenance": provenance()}
-
-
-@contextmanager
-def bar(name: str) -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal; elsewhere a line at each evaluation."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.fields[name]:10}"),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as shown:
-        task, told = shown.add_task("compiling", total=None, name=name), None
-
-        def report(progress: Progress) -> None:
-            nonlocal told
-            said = f"{progress.tokens_per_second:,.0f} tokens/s, {progress.operations_per_second / 1e9:,.0f} GFLOP/s"
-            if progress.point is not None:
-                said = f"held-out loss {progress.point.metrics['loss']:.4f}, {said}"
-            shown.update(task, description=said, completed=progress.local_steps, total=progress.total_steps)
-            if not console.is_terminal and progress.point != told:
-                told = progress.point
-                print(
-                    f"{name}: {progress.local_steps:,} of {progress.total_steps:,} local steps, {said}", file=sys.stderr
-                )
-
-        yield report
 
 
 def say(found: dict[str, Curves], out: Path, as_json: bool) -> int:

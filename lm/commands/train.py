@@ -20,6 +20,8 @@ from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
+    from lm.loop import Progress
+    from lm.trackers import Wanted
     from lm.train import Training
     from toybench.curves import Curves
 
@@ -48,6 +50,10 @@ def add_training(parser: argparse.ArgumentParser, preset: Run, out: str) -> None
     parser.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints (default 2)")
     text = f"for checkpoints, record and figure (default {out})"
     parser.add_argument("--out", default=out, metavar="DIR", help=text)
+    text = "events of every visit and evaluation; the axis 'relative' is simulated time (extra `tensorboard`)"
+    parser.add_argument("--tensorboard", metavar="DIR", help=text)
+    text = "the same for Weights & Biases, offline unless WANDB_MODE says otherwise (extra `wandb`)"
+    parser.add_argument("--wandb", metavar="PROJECT", help=text)
     add_store(parser)
     add_settings(parser, preset, CHOICES)
 
@@ -84,8 +90,11 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
     configure()
     from lm.loop import NotFinite, Stopped
     from lm.start import CHECKPOINTS
+    from lm.trackers import Wanted
     from toybench.records import writable_folder
 
+    wanted = Wanted(arguments.tensorboard, arguments.wandb)
+    wanted.check()
     out, found = writable_folder(arguments.out), {}
     for name in runs:
         if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
@@ -94,7 +103,7 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
     try:
         with INTERRUPT.held(), terminated() as stop:
             for name, one in runs.items():
-                found[name] = train(name, one, seed, note, arguments, stop)
+                found[name] = train(name, one, seed, note, wanted, arguments, stop)
     except Stopped as stopped:
         print(f"{stopped}; the same command with --resume goes on", file=sys.stderr)
         return INTERRUPTED if INTERRUPT.asked else TERMINATED
@@ -144,6 +153,7 @@ def train(
     run: Run,
     seed: int,
     note: dict[str, Any],
+    wanted: Wanted,
     arguments: argparse.Namespace,
     stop: Callable[[], bool],
 ) -> Curves:
@@ -153,6 +163,8 @@ def train(
     from lm.loop import carry_out, maker_of
     from lm.pace import peak_of
     from lm.start import CHECKPOINTS
+    from lm.trackers import tracking
+    from toybench.loading import dump_run
     from toybench.records import commit, writable_folder, write_json
     from toybench.store import Store
 
@@ -160,7 +172,17 @@ def train(
     folder = writable_folder(Path(arguments.out) / name)
     checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
     peak = peak_of(run.task.compute)
-    with closing(checkpoints), display(name, peak) as report:
+    settings = dump_run(run, CHOICES) | {"seed": seed}
+    with (
+        closing(checkpoints),
+        tracking(wanted, name, settings, folder, peak) as track,
+        display(name, peak) as show,
+    ):
+
+        def report(progress: Progress) -> None:
+            show(progress)
+            track(progress)
+
         done = carry_out(
             training, checkpoints, resume=arguments.resume, every=arguments.every, report=report, stop=stop
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -16,7 +16,7 @@ from lm.config import CHOICES
 from lm.train import Point, State, Training
 from toybench.config import ConfigError
 from toybench.loading import dump_run
-from toybench.task import Task
+from toybench.task import Params
 
 SCHEMA = 1
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax talks through it of what is no user's matter
@@ -44,6 +44,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, training: Training, keep: int = 2):
         self.folder, self._training = folder.absolute(), training
+        self._init = None if training.start is None else digest(training.start)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -85,8 +86,8 @@ class Checkpoints:
         except ConfigError:
             raise
         except (ValueError, KeyError, OSError) as error:
-            first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ConfigError("resume", f"checkpoint {arrivals} in {str(self.folder)!r}: {first}") from None
+            said = f"checkpoint {arrivals} in {str(self.folder)!r}: {_first_line(error)}"
+            raise ConfigError("resume", said) from None
         state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
         server = type(self._training.begin().server)(**state["server"])
         pulled = tuple(state["pulled"][i] for i in meta["which"])
@@ -108,7 +109,7 @@ class Checkpoints:
     def _identity(self) -> dict[str, Any]:
         training = self._training
         run = dump_run(training.run, CHOICES)
-        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes}
+        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes, "init": self._init}
 
     def _check(self, meta: dict[str, Any]) -> None:
         own = self._identity()
@@ -122,12 +123,25 @@ class Checkpoints:
         for name in ("seed", "lanes"):
             if meta[name] != own[name]:
                 raise ConfigError("resume", f"the checkpoint is of {name} {meta[name]}, not {own[name]}")
+        if (there := meta.get("init")) != own["init"]:
+            there, here = (f"parameters {one}" if one else "fresh parameters" for one in (there, own["init"]))
+            raise ConfigError("resume", f"the checkpoint is of a run that was started from {there}, not from {here}")
 
     def _like(self, versions: int) -> dict[str, Any]:
         """The shapes of what was saved."""
         state = jax.eval_shape(self._training.begin)
         pulled = [state.pulled[0]] * versions
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
+
+
+def digest(params: Params) -> str:
+    """Equal for equal parameters: of their names, types, shapes and numbers."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        numbers = np.ascontiguousarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {numbers.dtype} {numbers.shape}\n".encode())
+        found.update(numbers.tobytes())
+    return found.hexdigest()[:16]
 
 
 class Last(NamedTuple):
@@ -169,8 +183,9 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
     except ConfigError:
         raise
     except (ValueError, KeyError, OSError) as error:
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ConfigError(name, f"the last checkpoint in {str(folder)!r} cannot be read: {first}") from None
+        raise ConfigError(
+            name, f"the last checkpoint in {str(folder)!r} cannot be read: {_first_line(error)}"
+        ) from None
     finally:
         manager.close()
     if {name: leaf.shape for name, leaf in found.items()} != {name: leaf.shape for name, leaf in item.items()}:
@@ -178,14 +193,8 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
     return Last(arrivals, meta, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names]))
 
 
-def read_parameters(folder: Path, task: Task) -> Any:
-    """The server's parameters in the last checkpoint of a run, of any method, cluster and length.
-
-    Raises:
-        ConfigError: there is none, or it is of another model.
-    """
-    found = read_last(folder, lambda meta: jax.eval_shape(task.init, jax.random.key(0)), "init").params
-    return jax.tree.map(jnp.asarray, found)
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _distinct(trees: tuple[Any, ...]) -> tuple[list[Any], list[int]]:

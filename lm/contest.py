@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from lm.assemble import assemble, corpus_of
 from lm.checkpoint import Checkpoints
 from lm.config import CHOICES
-from lm.data import Corpus
 from lm.loop import Progress, carry_out, curves_of, maker_of
-from lm.task import DEALT, LanguageTask
 from lm.train import NotFinite, Point, Training
 from toybench.config import Run
 from toybench.curves import Curves
@@ -24,15 +22,6 @@ from toybench.database import canonical
 from toybench.loading import dump_run, load_run
 from toybench.records import commit
 from toybench.store import Store
-from toybench.training import check_memory
-
-
-def digest(params: Any) -> str:
-    """Equal for equal parameters."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -77,29 +66,19 @@ class Contest:
     def _curves(self, run: Run, seeds: Sequence[int], report: Callable, stop: Callable) -> Curves:
         for seed in seeds:
             training = self.training(run, seed)
-            made_by = self.maker(training)
+            made_by = maker_of(training)
             if seed not in self.store.present(run, made_by):
                 curves, seconds = self._carry_out(training, lambda p, seed=seed: report(run, seed, p), stop)
                 self.store.add([curves], made_by, seconds=seconds, commit=commit())
-        return self.store.curves(run, seeds, self.maker(self.training(run, seeds[0])))
-
-    def maker(self, training: Training) -> dict[str, str]:
-        """Who makes a run; runs from different parameters are different runs."""
-        return maker_of(training) | ({"start": digest(self.start)} if self.start is not None else {})
+        return self.store.curves(run, seeds, maker_of(self.training(run, seeds[0])))
 
     def training(self, run: Run, seed: int) -> Training:
         """A run of the store, ready to be trained."""
         own = load_run(dump_run(run), CHOICES)
-        model = own.task
-        corpus = Corpus.open(model.data, model.vocabulary)
-        task = LanguageTask(model, corpus)
-        check_memory(own, 1, 1, task)
-        shards = corpus.split(own.cluster.num_shards, model.partition, DEALT).ordered(task.order(seed))
-        held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
-        return Training(own, seed, task, shards, held_out, self.lanes, self.start)
+        return assemble(corpus_of(own), own, seed, self.lanes, self.start)
 
     def _carry_out(self, training: Training, report: Callable, stop: Callable) -> tuple[Curves, float]:
-        name = canonical([dump_run(training.run, CHOICES), training.seed, self.maker(training)])
+        name = canonical([dump_run(training.run, CHOICES), training.seed, maker_of(training)])
         folder = self.folder / hashlib.sha256(name.encode()).hexdigest()[:16]
         checkpoints = Checkpoints(folder, training, keep=1)
         try:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from lm.checkpoint import Checkpoints
+from lm.checkpoint import Checkpoints, digest
 from lm.config import CHOICES, LanguageModel, flops_per_token
+from lm.pace import Pace
 from lm.train import NotFinite, Point, State, Training
 from toybench.config import Run
 from toybench.curves import Curves
@@ -21,14 +22,32 @@ from toybench.loading import dump_run, load_run
 from toybench.records import maker
 
 
+class Visit(NamedTuple):
+    """A worker's visit that has arrived."""
+
+    local_steps: int  # of all workers, after it
+    time: float  # simulated seconds
+    worker: int
+    staleness: int
+    loss: float  # mean of its training losses, nats
+
+
+class Speed(NamedTuple):
+    """How fast a training goes, over the last minute."""
+
+    tokens: float  # a second
+    operations: float  # floating point, of the model, a second
+
+
 class Progress(NamedTuple):
     """How far a training is."""
 
     local_steps: int
     total_steps: int
-    tokens_per_second: float  # since this process began
-    operations_per_second: float  # floating point, of the model
-    point: Point | None  # the last evaluation
+    point: Point  # the last evaluation
+    visit: Visit | None  # the last whose loss is known; none at the start
+    speed: Speed | None  # none at first
+    seconds_left: float | None
 
 
 class Stopped(Exception):
@@ -63,7 +82,7 @@ def carry_out(
         checkpoints: where the state is kept: at evaluations, but no oftener than `every` seconds, and at the end.
         resume: go on from the last checkpoint, if there is one.
         every: seconds.
-        report: called after each arrival.
+        report: called at the start, and with each visit whose loss is known.
         stop: asked after each arrival; where it says so, the state is kept and training ends.
 
     Raises:
@@ -74,14 +93,12 @@ def carry_out(
     saved = checkpoints.latest() if checkpoints is not None and resume else None
     state = saved.state if saved else training.begin()
     begin, points = (saved.arrivals, saved.points) if saved else (0, [])
-    model: LanguageModel = training.run.task
     steps = np.concatenate([[0], training.timeline.local_steps])
-    per_step, operations = model.batch * model.sequence, flops_per_token(model)
     began = kept_at = time.monotonic()
     if not points:
         points = [Point(0, 0, 0.0, training.evaluate(state))]
+    pace = Pace(int(steps[begin]), int(steps[-1]))
     losses: list[tuple[int, jax.Array]] = []
-
     kept = begin if saved else -1
 
     def keep(arrivals: int) -> None:
@@ -90,43 +107,76 @@ def carry_out(
             checkpoints.save(arrivals, state, points)
             kept = arrivals
 
+    def tell(visit: Visit | None) -> None:
+        report(_progress(training.run.task, pace, points[-1], visit))
+
+    def settle(unknown: int = 0) -> None:
+        """Look at all losses but the last of so many visits."""
+        while len(losses) > unknown:
+            e, loss = losses.pop(0)
+            tell(_checked(training, e, loss, checkpoints))
+
+    tell(None)
     for e, after, loss in training.arrivals(state, begin):
-        state = after
+        state, taken = after, e + 1
         losses.append((e, loss))
-        if len(losses) > 1:  # looked at one arrival late, so that the device need not wait
-            _check(training, *losses.pop(0), checkpoints)
-        taken = e + 1
+        pace.taken(int(steps[taken]))
         if taken in training.evaluate_after:
             metrics = training.evaluate(state)
             points = [*points, Point(taken, int(steps[taken]), float(training.timeline.time[e]), metrics)]
+            settle()  # before it is kept: a checkpoint is of good numbers
+            _check_held_out(points[-1], checkpoints)
             if time.monotonic() - kept_at > every:
                 keep(taken)
                 kept_at = time.monotonic()
-        rate = (steps[taken] - steps[begin]) * per_step / max(time.monotonic() - began, 1e-9)
-        report(Progress(int(steps[taken]), int(steps[-1]), rate, rate * operations, points[-1]))
+        else:
+            settle(1)  # one arrival late, so that the device need not wait
         if stop() and taken < len(training.timeline.time):
+            settle()
             keep(taken)
             if checkpoints is not None:
                 checkpoints.wait()
             raise Stopped(taken)
-    for entry in losses:
-        _check(training, *entry, checkpoints)
+    settle()
     keep(len(training.timeline.time))
     if checkpoints is not None:
         checkpoints.wait()
     return Finished(state, curves_of(training, points), time.monotonic() - began)
 
 
-def _check(training: Training, e: int, loss: jax.Array, checkpoints: Checkpoints | None) -> None:
-    if math.isfinite(value := float(loss)):
-        return
-    timeline = training.timeline
+def _progress(model: LanguageModel, pace: Pace, point: Point, visit: Visit | None) -> Progress:
+    speed = None
+    if pace.rate is not None:
+        tokens = pace.rate * model.batch * model.sequence
+        speed = Speed(tokens, tokens * flops_per_token(model))
+    return Progress(pace.done, pace.total, point, visit, speed, pace.seconds_left)
+
+
+def _checked(training: Training, e: int, loss: jax.Array, checkpoints: Checkpoints | None) -> Visit:
+    """The visit of an arrival.
+
+    Raises:
+        NotFinite: its loss is not.
+    """
+    timeline, value = training.timeline, float(loss)
+    if math.isfinite(value):
+        steps, seconds = int(timeline.local_steps[e]), float(timeline.time[e])
+        return Visit(steps, seconds, int(timeline.worker[e]), int(timeline.staleness[e]), value)
     said = f"the loss of worker {timeline.worker[e]}'s visit of {timeline.num_steps[e]} steps is {value}, after "
     said += f"{timeline.local_steps[e]:,} local steps of all workers (arrival {e})"
+    raise NotFinite(said + _last_good(checkpoints))
+
+
+def _check_held_out(point: Point, checkpoints: Checkpoints | None) -> None:
+    """Raise NotFinite if the evaluation's loss is not."""
+    if not math.isfinite(loss := point.metrics["loss"]):
+        said = f"the held-out loss is {loss} after {point.local_steps:,} local steps (arrival {point.arrival - 1})"
+        raise NotFinite(said + _last_good(checkpoints))
+
+
+def _last_good(checkpoints: Checkpoints | None) -> str:
     last = checkpoints.last() if checkpoints is not None else None
-    raise NotFinite(
-        said + (f"; the last good checkpoint is {last}" if last is not None else "; there is no checkpoint")
-    )
+    return "; there is no checkpoint" if last is None else f"; the last good checkpoint is {last}"
 
 
 def as_record(run: Run) -> Run:
@@ -135,9 +185,10 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, and the sources of this package."""
+    """Who makes a language-model run: what makes one of the toy, this package's sources, what it is started from."""
     sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes)}
+    init = {} if training.start is None else {"init": digest(training.start)}
+    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

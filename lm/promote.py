@@ -22,13 +22,15 @@ class Accelerator(NamedTuple):
     name: str
     peak: float
     memory: float
+    kinds: tuple[str, ...]  # what jax calls it
 
 
 ACCELERATORS = {
-    "h100": Accelerator("NVIDIA H100 SXM", 989e12, 80e9),
-    "a100": Accelerator("NVIDIA A100 80 GB", 312e12, 80e9),
-    "v5e": Accelerator("TPU v5e", 197e12, 16e9),
-    "v4": Accelerator("TPU v4", 275e12, 32e9),
+    "h100": Accelerator("NVIDIA H100 SXM", 989e12, 80e9, ("NVIDIA H100 80GB HBM3",)),
+    "h200": Accelerator("NVIDIA H200", 989e12, 141e9, ("NVIDIA H200",)),
+    "a100": Accelerator("NVIDIA A100 80 GB", 312e12, 80e9, ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe")),
+    "v5e": Accelerator("TPU v5e", 197e12, 16e9, ("TPU v5 lite", "TPU v5e")),
+    "v4": Accelerator("TPU v4", 275e12, 32e9, ("TPU v4",)),
 }
 UTILISATION = 0.4  # assumed of the peak, until it is measured
 

@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("flax")
 from lm import contest as room
+from lm.checkpoint import digest
 from lm.cli import main
 from lm.config import CHOICES, TWIN
-from lm.contest import Contest, digest
+from lm.contest import Contest
 from lm.loop import Stopped, as_record
 from toybench.config import Budget, Cluster, InnerAdamW, Run
 from toybench.loading import overlay

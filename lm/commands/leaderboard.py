@@ -62,10 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
     from toybench.runtime import configure
 
     configure()
-    from lm.commands.train import parameters_of
-    from lm.contest import Contest, digest
-    from lm.data import Corpus
+    from lm.assemble import corpus_of
+    from lm.contest import Contest
     from lm.loop import Stopped, as_record
+    from lm.start import read_start
     from lm.task import LanguageTask
     from toybench.leaderboard import board, save
     from toybench.records import writable_folder
@@ -73,12 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     stored = as_record(base)
     check(stored, who)
-    model = base.task
-    task = LanguageTask(model, Corpus.open(model.data, model.vocabulary))
-    start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
+    corpus = corpus_of(base)
+    start, init = (
+        (None, None) if arguments.init is None else read_start(Path(arguments.init), LanguageTask(base.task, corpus))
+    )
     out, began = writable_folder(arguments.out), time.perf_counter()
-    told = {"preset": Path(arguments.file).stem, "model": model_of(base, task.corpus), **note}
-    told |= {"start": digest(start)} if start is not None else {}
+    told = {"preset": Path(arguments.file).stem, "model": model_of(base, corpus), **note}
+    told |= {"init": init["parameters"]} if init is not None else {}
     document: dict[str, Any] = {}
     try:
         with INTERRUPT.held(), Store(arguments.store) as store, contest_bar(len(who)) as (say, report):

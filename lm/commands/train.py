@@ -6,12 +6,13 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
+from lm.protocol import finetuning
 from toybench.arguments import add_settings, add_store, flags, told_of_file
 from toybench.config import ConfigError, Run, check_seeds
 from toybench.console import print_json
@@ -19,9 +20,8 @@ from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
-    from lm.data import Corpus
     from lm.loop import Progress
-    from lm.train import Training
+    from lm.trackers import Wanted
     from toybench.curves import Curves
 
 TERMINATED = 143  # the exit status after SIGTERM
@@ -31,6 +31,13 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.usage = f"{parser.prog} [RUN.toml] [--SECTION.FIELD VALUE ...] [--resume] [--json] ..."
     text = "a run, from `promote` or by hand; without it and without settings: DN + DyLU against sync DiLoCo, small"
     parser.add_argument("file", nargs="?", metavar="RUN.toml", help=text)
+    text = "no cluster but plain training with N times the batch, the paper's baseline (N: the workers, if left out)"
+    parser.add_argument("--finetune", nargs="?", type=int, const=0, metavar="N", help=text)
+    add_training(parser, preset, "results/lm")
+
+
+def add_training(parser: argparse.ArgumentParser, preset: Run, out: str) -> None:
+    """What every command has that trains."""
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of parameters, shards and batches (default 0)"
     )
@@ -40,13 +47,40 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder, if any")
     parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (default 60)")
     parser.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints (default 2)")
-    parser.add_argument("--out", default="results/lm", metavar="DIR", help="for checkpoints, record and figure")
+    text = f"for checkpoints, record and figure (default {out})"
+    parser.add_argument("--out", default=out, metavar="DIR", help=text)
+    text = "events of every visit and evaluation; the axis 'relative' is simulated time (extra `tensorboard`)"
+    parser.add_argument("--tensorboard", metavar="DIR", help=text)
+    text = "the same for Weights & Biases, offline unless WANDB_MODE says otherwise (extra `wandb`)"
+    parser.add_argument("--wandb", metavar="PROJECT", help=text)
     add_store(parser)
     add_settings(parser, preset, CHOICES)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    runs = wanted(arguments)
+    if arguments.file is None and arguments.finetune is None and not flags(arguments):
+        return train_all(default_arms(), {}, arguments)
+    base, note = chosen(arguments)
+    if arguments.finetune is not None:
+        base = finetuning(base, arguments.finetune or base.cluster.workers)
+    return train_all({"run": base}, note, arguments)
+
+
+def chosen(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """The run that the file and the flags ask for, and the file's note of where it comes from.
+
+    Raises:
+        ConfigError: it is no language-model run.
+    """
+    base, note = (default_arms()["dn_dylu"], {}) if arguments.file is None else read_run(arguments.file)
+    try:
+        return overlay_text(base, flags(arguments), choices=CHOICES), note
+    except ConfigError as error:
+        raise told_of_file(error, arguments, {}) from None
+
+
+def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Train runs one after another, each in a folder of its name, and say what came of them."""
     [seed] = check_seeds([arguments.seed])
     if arguments.lanes < 1 or arguments.keep < 1 or not arguments.every >= 0:
         raise ConfigError("lanes, keep", "must be >= 1, and every >= 0")
@@ -54,8 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     configure()
     from lm.loop import NotFinite, Stopped
+    from lm.trackers import Wanted
     from toybench.records import writable_folder
 
+    wanted = Wanted(arguments.tensorboard, arguments.wandb)
+    wanted.check()
     out, found = writable_folder(arguments.out), {}
     for name in runs:
         if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
@@ -64,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with INTERRUPT.held(), terminated() as stop:
             for name, one in runs.items():
-                found[name] = train(name, one, seed, out / name, arguments, stop)
+                found[name] = train(name, one, seed, note, wanted, arguments, stop)
     except Stopped as stopped:
         print(f"{stopped}; the same command with --resume goes on", file=sys.stderr)
         return INTERRUPTED if INTERRUPT.asked else TERMINATED
@@ -72,26 +109,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"toybench: error: {error}", file=sys.stderr)
         return 1
     return say(found, out, arguments.json)
-
-
-def wanted(arguments: argparse.Namespace) -> dict[str, Run]:
-    """The runs that the file and the flags ask for, by name.
-
-    Raises:
-        ConfigError: they are no language-model runs.
-    """
-    words = flags(arguments)
-    if arguments.file is None and not words:
-        return default_arms()
-    if arguments.file is None:
-        base, note = default_arms()["dn_dylu"], {}
-    else:
-        base, note = read_run(arguments.file)
-    arguments.note = note
-    try:
-        return {"run": overlay_text(base, words, choices=CHOICES)}
-    except ConfigError as error:
-        raise told_of_file(error, arguments, {}) from None
 
 
 @contextmanager
@@ -105,101 +122,67 @@ def terminated() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> tuple[Training, Corpus]:
-    """A run with its model, and its data.
-
-    Raises:
-        ConfigError: data that are not there or do not fit, or a model that does not fit the machine.
-    """
-    import numpy as np
-
-    from lm.data import Corpus
-    from lm.task import DEALT, LanguageTask
-    from lm.train import Training
-    from toybench.training import check_memory
-
-    model, cluster = run.task, run.cluster
-    corpus = Corpus.open(model.data, model.vocabulary)
-    task = LanguageTask(model, corpus)
-    check_memory(run, 1, 1, task)
-    shards = corpus.split(cluster.num_shards, model.partition, DEALT).ordered(task.order(seed))
-    start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
-    held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
-    return Training(run, seed, task, shards, held_out, arguments.lanes, start), corpus
-
-
-def parameters_of(folder: Path, task: Any) -> Any:
-    """The parameters of a run's last checkpoint."""
-    from lm.checkpoint import read_parameters
-
-    return read_parameters(folder / CHECKPOINTS, task)
-
-
-def train(name: str, run: Run, seed: int, folder: Path, arguments: argparse.Namespace, stop: Callable) -> Curves:
-    """One run to its end, with its record in the store and in the folder."""
+def train(
+    name: str,
+    run: Run,
+    seed: int,
+    note: dict[str, Any],
+    wanted: Wanted,
+    arguments: argparse.Namespace,
+    stop: Callable[[], bool],
+) -> Curves:
+    """One run to its end, with its record in the store and in its folder."""
+    from lm.assemble import assemble, corpus_of
     from lm.checkpoint import Checkpoints
+    from lm.display import display
     from lm.loop import carry_out, maker_of
+    from lm.pace import peak_of
     from lm.runs import keep_data
+    from lm.start import read_start
+    from lm.task import LanguageTask
+    from lm.trackers import tracking
+    from toybench.loading import dump_run
     from toybench.records import commit, writable_folder, write_json
     from toybench.store import Store
 
-    training, corpus = prepare(run, seed, arguments)
-    keep_data(writable_folder(folder), corpus, resumed=arguments.resume)
+    corpus = corpus_of(run)
+    task = LanguageTask(run.task, corpus)
+    start, init = (None, None) if arguments.init is None else read_start(Path(arguments.init), task)
+    training = assemble(corpus, run, seed, arguments.lanes, start)
+    folder = writable_folder(Path(arguments.out) / name)
+    keep_data(folder, corpus, resumed=arguments.resume)
     checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
-    try:
-        with bar(name) as report:
-            done = carry_out(
-                training, checkpoints, resume=arguments.resume, every=arguments.every, report=report, stop=stop
-            )
-    finally:
-        checkpoints.close()
+    peak = peak_of(run.task.compute)
+    settings = dump_run(run, CHOICES) | {"seed": seed}
+    with (
+        closing(checkpoints),
+        tracking(wanted, name, settings, folder, peak) as track,
+        display(name, peak) as show,
+    ):
+
+        def report(progress: Progress) -> None:
+            show(progress)
+            track(progress)
+
+        done = carry_out(
+            training, checkpoints, resume=arguments.resume, every=arguments.every, report=report, stop=stop
+        )
     with Store(arguments.store) as store:
         store.add([done.curves], maker_of(training), seconds=done.seconds, commit=commit())
-    write_json(folder / "run.json", document(done.curves, done.seconds, getattr(arguments, "note", {})))
+    notes = {"promoted": note, "init": init}
+    write_json(folder / "run.json", document(done.curves, done.seconds, notes))
     return done.curves
 
 
-def document(curves: Curves, seconds: float, note: dict[str, Any]) -> dict[str, Any]:
-    """A run as JSON."""
+def document(curves: Curves, seconds: float, notes: dict[str, Any]) -> dict[str, Any]:
+    """A run as JSON; of the notes those that say something."""
     from toybench.loading import dump_run
     from toybench.records import provenance
 
     columns = {"local_steps": curves.local_steps[0], "time": curves.time[0]}
     columns |= {name: values[0] for name, values in curves.metrics.items()}
     found = {"run": dump_run(curves.run), "seed": curves.seeds[0], "seconds": seconds, "curves": columns}
-    return found | ({"promoted": note} if note else {}) | {"provenance": provenance()}
-
-
-@contextmanager
-def bar(name: str) -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal; elsewhere a line at each evaluation."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.fields[name]:10}"),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as shown:
-        task, told = shown.add_task("compiling", total=None, name=name), None
-
-        def report(progress: Progress) -> None:
-            nonlocal told
-            said = f"{progress.tokens_per_second:,.0f} tokens/s, {progress.operations_per_second / 1e9:,.0f} GFLOP/s"
-            if progress.point is not None:
-                said = f"held-out loss {progress.point.metrics['loss']:.4f}, {said}"
-            shown.update(task, description=said, completed=progress.local_steps, total=progress.total_steps)
-            if not console.is_terminal and progress.point != told:
-                told = progress.point
-                print(
-                    f"{name}: {progress.local_steps:,} of {progress.total_steps:,} local steps, {said}", file=sys.stderr
-                )
-
-        yield report
+    return found | {name: told for name, told in notes.items() if told} | {"provenance": provenance()}
 
 
 def say(found: dict[str, Curves], out: Path, as_json: bool) -> int:

@@ -141,7 +141,7 @@ def bridge(rows: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Layers:
     frame = pd.DataFrame(rows)
     domains = []
     for side in (0, 1):
-        low, high = float(frame[f"gap{side}"].min()), float(frame[f"gap{side}"].max())
+        low, high = (end(float(row[f"gap{side}"]) for row in rows) for end in (min, max))
         room = 0.2 * ((high - low) or 1.0)
         domains.append([low - room, high + 1.5 * room])
     axes = [

@@ -1,0 +1,198 @@
+"""The paper's protocol: pretraining, local-SGD from there, and the baseline with k times the batch."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from test_lm_train import Lookup, Walks, tokens
+
+from lm.cli import main
+from lm.config import TWIN, default_arms
+from lm.loop import carry_out, maker_of
+from lm.prepare import prepare
+from lm.protocol import finetuning, pretraining
+from lm.sources import find_sources
+from lm.tokens import Bytes
+from lm.train import Training
+from toybench.config import Budget, Cluster, ConfigError, InnerAdamW, Run
+from toybench.inner import make_inner
+from toybench.outer import METHODS
+from toybench.store import Store
+from toybench.training import inner_numbers
+
+CLUSTER = Cluster(sec_per_step=(1.0, 2.0, 4.0), local_steps=6, dynamic_steps=True, grace=1.0)
+RUN = Run(
+    replace(TWIN, vocabulary=11),
+    CLUSTER,
+    InnerAdamW(lr=0.05, warmup=2, reset=True, first_step_peak=True, decay_steps=1000),
+    METHODS["delayed_nesterov"].settings(lr=0.1),
+    Budget(rounds=5, evaluations=3),
+)
+
+
+def training(run, **more):
+    return Training(run, 3, Lookup(), Walks(), np.asarray(tokens(0, 99)), **more)
+
+
+# Plain training
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6, 7, 8, 30, 97])
+def test_pretraining_is_of_so_many_steps_with_its_own_cosine(steps):
+    run = pretraining(RUN, steps)
+    assert run.budget.total_steps(run.cluster) == steps
+    assert run.cluster.local_steps <= RUN.cluster.local_steps
+    assert inner_numbers(run)["decay_steps"] == max(steps, RUN.inner.warmup + 1)
+    assert (run.cluster.workers, run.cluster.num_shards) == (1, 1)
+    kept = replace(RUN.inner, decay_steps=None, reset=False, first_step_peak=False)
+    assert (run.task, run.inner, run.budget.evaluations) == (RUN.task, kept, RUN.budget.evaluations)
+
+
+def plainly(run):
+    """The run's inner optimizer, step by step on its one shard, and nothing else."""
+    inner, task = make_inner("adamw", inner_numbers(run)), Lookup()
+    params = training(run).begin().server.params
+    state = inner.transformation.init(params)
+    for step in range(run.budget.total_steps(run.cluster)):
+        gradient = jax.grad(task.loss)(params, tokens(0, step))
+        updates, state = inner.transformation.update(gradient, state, params)
+        rate = inner.rate(step, step)
+        params = jax.tree.map(lambda p, u, rate=rate: p + rate * u, params, updates)
+    return params
+
+
+@pytest.mark.parametrize("run", [pretraining(RUN, 30), finetuning(replace(RUN, task=replace(RUN.task, batch=1)), 2)])
+def test_it_is_the_inner_optimizer_and_nothing_else(run):
+    found = carry_out(training(run)).state.server.params
+    np.testing.assert_allclose(found["table"], plainly(run)["table"], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("times", [1, 3, 8])
+def test_the_baseline_sees_as_many_tokens_as_so_many_workers(times):
+    run = finetuning(RUN, times)
+    assert run.task == replace(RUN.task, batch=RUN.task.batch * times)
+    assert run.budget == RUN.budget and run.cluster.local_steps == RUN.cluster.local_steps
+    assert run.cluster.sec_per_step == (4.0 * times / 3,)
+    seen = run.budget.total_steps(run.cluster) * run.task.batch
+    assert 3 * seen == times * RUN.budget.total_steps(RUN.cluster) * RUN.task.batch
+
+
+@pytest.mark.parametrize("make", [pretraining, finetuning])
+def test_nothing_to_train_is_refused(make):
+    with pytest.raises(ConfigError, match="must be >= 1, got 0"):
+        make(RUN, 0)
+
+
+# As it is typed
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of tokens, all bytes."""
+    folder = tmp_path_factory.mktemp("text")
+    for i in range(40):
+        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
+    prepare(find_sources([str(folder)]), Bytes(), str(folder / "tokens"), 0.2)
+    return folder / "tokens"
+
+
+@pytest.fixture
+def lm(corpus, tmp_path, monkeypatch):
+    """A command of `python -m lm`, on small data, with a small model."""
+    small = "--task.width 16 --task.heads 2 --task.head-size 8 --task.sequence 16 --task.batch 2 --task.held-out 4"
+    monkeypatch.chdir(tmp_path)
+
+    def call(command, *words):
+        short = ("--cluster.local-steps", "4", "--budget.rounds", "2", "--budget.evaluations", "2")
+        return main([command, "--task.data", str(corpus), *small.split(), *short, "--store", "runs.sqlite", *words])
+
+    return call
+
+
+def record(folder):
+    return json.loads((folder / "run" / "run.json").read_text())
+
+
+def test_pretrained_and_then_trained_by_local_sgd(lm, tmp_path):
+    assert lm("pretrain", "--steps", "9", "--out", "before") == 0
+    before = record(tmp_path / "before")
+    assert before["curves"]["local_steps"][-1] == 9 and "init" not in before
+    assert lm("train", "--init", "before", "--out", "after") == 0
+    after = record(tmp_path / "after")
+    assert after["curves"]["loss"][0] == pytest.approx(before["curves"]["loss"][-1], rel=1e-5)
+    init = after["init"]
+    assert (init["folder"], init["local_steps"], init["seed"]) == ("before/run", 9, 0)
+    assert init["run"] == before["run"] and init["init"] is None
+    # The third generation tells of the second, by the digest of the first.
+    assert lm("train", "--init", "after/run", "--out", "third") == 0
+    assert record(tmp_path / "third")["init"]["init"] == init["parameters"]
+
+
+def test_other_parameters_to_start_from_are_another_run(lm, tmp_path, capsys):
+    for steps in ("4", "8"):
+        assert lm("pretrain", "--steps", steps, "--out", f"from-{steps}") == 0
+    for out, words in {"fresh": (), "a": ("--init", "from-4"), "b": ("--init", "from-8")}.items():
+        assert lm("train", *words, "--out", out) == 0
+    with Store(tmp_path / "runs.sqlite", writable=False) as store:
+        assert store.count() == 5  # of which three are of one configuration and seed
+    capsys.readouterr()
+    for words, said in (
+        (("--init", "from-8"), "was started from parameters"),
+        ((), "was started from parameters"),
+    ):
+        with pytest.raises(SystemExit):
+            lm("train", *words, "--out", "a", "--resume")
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and said in err
+    with pytest.raises(SystemExit):
+        lm("train", "--init", "from-4", "--out", "fresh", "--resume")
+    assert "was started from fresh parameters, not from parameters" in capsys.readouterr().err
+    assert lm("train", "--init", "from-4", "--out", "a", "--resume") == 0
+
+
+def test_a_start_is_told_by_its_parameters():
+    one, two = ({"table": np.full((11, 11), x, np.float32)} for x in (0.25, 0.5))
+    fresh, first, again, second = (maker_of(training(RUN, start=start)) for start in (None, one, dict(one), two))
+    assert first == again and len({json.dumps(maker) for maker in (fresh, first, second)}) == 3
+
+
+@pytest.mark.parametrize("words, times", [(("--finetune",), 4), (("--finetune", "2"), 2)])
+def test_the_baseline_is_a_word(lm, tmp_path, words, times):
+    assert lm("train", *words, "--out", "out") == 0
+    run = record(tmp_path / "out")["run"]
+    assert run["task"]["batch"] == 2 * times and len(run["cluster"]["sec_per_step"]) == 1
+    assert (run["outer"]["method"], run["outer"]["lr"]) == ("sgd", 1.0)
+    assert len(default_arms()["dn_dylu"].cluster.sec_per_step) == 4
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("pretrain", "--steps", "0"), "steps: must be >= 1, got 0"),
+        (("train", "--finetune", "-1"), "finetune: must be >= 1, got -1"),
+        (("train", "--init", "nowhere"), "init: 'nowhere' holds no checkpoints"),
+        (("train", "--init", "arms"), "init: 'arms' holds those of dn_dylu, sync; name the folder of one"),
+    ],
+)
+def test_bad_input_is_one_line(lm, tmp_path, capsys, words, said):
+    for name in ("sync", "dn_dylu"):
+        (tmp_path / "arms" / name / "checkpoints").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        lm(*words)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1 and said in err
+
+
+def test_a_damaged_start_is_one_line(lm, tmp_path, capsys):
+    assert lm("pretrain", "--steps", "4", "--out", "before") == 0
+    [last] = (p for p in (tmp_path / "before/run/checkpoints").iterdir() if p.name.isdecimal() and int(p.name) > 0)
+    for path in (last / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        lm("train", "--init", "before", "--out", "after")
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("toybench: error: init: checkpoint 1 in ")

@@ -65,6 +65,7 @@ LAW = {
     "tuning": row("config curves numpy"),
     "clusters": row("config numpy"),
     "study": row("config curves loading outer statistics numpy"),
+    "compare": row("config records statistics numpy"),
     "leaderboard": row(
         "clusters config curves loading outer records statistics study tuning numpy", "plots.leaderboard"
     ),
@@ -73,6 +74,7 @@ LAW = {
     "plots": row(),
     "plots.style": row("config plots.lines matplotlib", "records"),
     "plots.lines": row("curves statistics numpy"),
+    "plots.compare": row("plots.style matplotlib"),
     "plots.curves": row("config curves plots.lines plots.style selection matplotlib"),
     "plots.rates": row("config curves plots.lines plots.style selection statistics matplotlib numpy"),
     "plots.heatmap": row("config curves plots.style selection matplotlib numpy"),
@@ -134,12 +136,15 @@ LAW = {
         "views.state views.stored pandas streamlit",
         "report",
     ),
+    "views.compare_bridge": row("compare config views.charts_compare views.recorded views.state pandas streamlit"),
     "views.compare_board": row(
         "clusters config leaderboard loading study views.charts_compare views.recorded views.scene views.state pandas "
         "streamlit"
     ),
     "views.compare_paper": row("config views.recorded views.state streamlit"),
-    "views.compare": row("views.compare_board views.compare_paper views.compare_records views.state streamlit"),
+    "views.compare": row(
+        "views.compare_board views.compare_bridge views.compare_paper views.compare_records views.state streamlit"
+    ),
     "arguments": row("config loading presets"),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),

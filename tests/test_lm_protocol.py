@@ -195,4 +195,4 @@ def test_a_damaged_start_is_one_line(lm, tmp_path, capsys):
     with pytest.raises(SystemExit):
         lm("train", "--init", "before", "--out", "after")
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and err.startswith("toybench: error: init: checkpoint 1 in ")
+    assert err.count("\n") == 1 and err.startswith("toybench: error: init: the last checkpoint in ")

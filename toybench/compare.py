@@ -174,15 +174,16 @@ def sentence(document: Mapping[str, Any]) -> str:
     found: Agreement = document["agreement"]
     count, (first, second) = len(document["rows"]), document["titles"]
     if found.chance >= 0.05:
-        said = f"no evidence that {first} predicts the order on {second}"
+        said = "not clearly better than chance"
     else:
-        said = f"{first} predicts the order on {second}" + (" better than chance" if found.tau > 0 else ", upside down")
+        said = "better than chance" if found.tau > 0 else "the other way round, clearly"
     best = document["rows"][0]["name"]
     return (
-        f"Kendall's tau over {count} methods is {found.tau:+.2f} [{found.low:+.2f}, {found.high:+.2f}], "
-        f"p = {found.chance:.2g} (|tau| ≥ {found.needed:.2f} is needed for 5 %): {said}. Half of the seeds against the "
-        f"other half, {first} agrees with itself to {found.within[0]:+.2f}, {second} to {found.within[1]:+.2f}. "
-        f"The best on {first}, {best}, ends {found.behind:.2f} % above the best on {second}."
+        f"The order of {count} methods on the {first} predicts that on the {second} with a Kendall's tau of "
+        f"{found.tau:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p = {found.chance:.2g}: {said} (|tau| ≥ "
+        f"{found.needed:.2f} is needed for 5 %). Half of the seeds against the other half, the {first} agrees with "
+        f"itself to {found.within[0]:+.2f}, the {second} to {found.within[1]:+.2f}. The best on the {first}, {best}, "
+        f"ends {found.behind:.2f} % above the best on the {second}."
     )
 
 

@@ -150,9 +150,9 @@ def contest_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[R
             names.append(name)
 
         def report(run: Run, seed: int, so_far: Progress) -> None:
-            if so_far.local_steps == so_far.total_steps and so_far.point is not None and not sys.stderr.isatty():
-                loss, speed = so_far.point.metrics["loss"], so_far.tokens_per_second
-                said = f"rate {outer_rate(run):g}, seed {seed}: held-out loss {loss:.4f}, {speed:,.0f} tokens/s"
+            if so_far.local_steps == so_far.total_steps and not sys.stderr.isatty():
+                loss = so_far.point.metrics["loss"]
+                said = f"rate {outer_rate(run):g}, seed {seed}: held-out loss {loss:.4f}"
                 print(f"{names[-1]}: {said}", file=sys.stderr, flush=True)
 
         yield say, report

@@ -37,8 +37,8 @@ def _gaps(axes: Axes, document: Mapping[str, Any]) -> None:
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axvline(0, color=GREY, linewidth=0.8)
     _near(axes, document["rows"])
-    axes.set_xlabel(f"gap to sync Nesterov on {first} (%)")
-    axes.set_ylabel(f"gap to sync Nesterov on {second} (%)")
+    axes.set_xlabel(f"{first}: gap to sync Nesterov (%)")
+    axes.set_ylabel(f"{second}: gap to sync Nesterov (%)")
 
 
 def _near(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -59,7 +59,8 @@ def _ranks(axes: Axes, document: Mapping[str, Any]) -> None:
         axes.text(1.04, there, f"{there}  {row['name']}", ha="left", va="center", fontsize="small")
     axes.set_ylim(len(rows) + 0.6, 0.2)
     axes.set_xlim(-1.15, 2.15)
-    axes.set_xticks([0, 1], [f"order on {first}", f"order on {second}"])
+    axes.set_xticks([0, 1], [first, second])
     axes.set_yticks([])
+    axes.set_title("order by final loss", loc="center")
     axes.grid(False)
     axes.spines[:].set_visible(False)

@@ -27,7 +27,7 @@ def body(records: Path | None) -> None:
     """The comparison of one pair of clusters."""
     maker = MAKER if records is None else f"{MAKER} --out {records / Path(FILE).parent}"
     try:
-        found = recorded.document(records, FILE)
+        found: Any = recorded.document(records, FILE)
         read = recorded.read_as(lambda: {clusters(one): shown(one) for one in found}, FILE, MAKER)
     except ConfigError as error:
         recorded.message(error, maker)

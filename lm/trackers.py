@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time as clock
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -107,7 +108,10 @@ def _tensorboard(folder: Path) -> Iterator[Write]:
     def write(local_steps: int, time: float, values: dict[str, float]) -> None:
         nonlocal writer
         if writer is None:  # what a killed process wrote past its last checkpoint is hidden
-            writer = _package("tensorboard").SummaryWriter(str(folder), purge_step=local_steps, flush_secs=10)
+            # A file is named by the second it is begun in; a run resumed within that second would overwrite it.
+            suffix = f".{clock.time_ns()}"
+            make = _package("tensorboard").SummaryWriter
+            writer = make(str(folder), purge_step=local_steps, flush_secs=10, filename_suffix=suffix)
         for name, value in values.items():
             writer.add_scalar(name, value, local_steps, walltime=time)
 

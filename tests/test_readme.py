@@ -88,6 +88,7 @@ def test_there_are_commands():
         "records",
         "plot",
         "tune",
+        "compare",
         "leaderboard",
         "methods",
         "presets",

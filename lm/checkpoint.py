@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.config import CHOICES
+from lm.placement import DEFAULT, Placement
 from lm.train import Point, State, Training
-from toybench.config import ConfigError
+from toybench.config import ConfigError, ConfigWarning
 from toybench.loading import dump_run
+from toybench.server import Server
 from toybench.task import Task
 
 SCHEMA = 1
@@ -77,7 +83,9 @@ class Checkpoints:
             meta = self._manager.restore(arrivals, args=args)["meta"]
             self._check(meta)
             like = self._like(len(set(meta["which"])))
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(_numbered(like)))
+            # As NumPy: what is kept on the host need not fit on the device, and jax cannot read into pinned memory.
+            room = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in _numbered(like).items()}
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(room))
             found = self._manager.restore(arrivals, args=args)["state"]
         except ConfigError:
             raise
@@ -85,10 +93,11 @@ class Checkpoints:
             first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ConfigError("resume", f"checkpoint {arrivals} in {str(self.folder)!r}: {first}") from None
         state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
-        server = type(self._training.begin().server)(**state["server"])
-        pulled = tuple(state["pulled"][i] for i in meta["which"])
+        restored = self._training.snapshots.restored
+        versions = [restored(tree) for tree in state["pulled"]]
+        server, pulled = Server(**jax.tree.map(jnp.array, state["server"])), tuple(versions[i] for i in meta["which"])
         points = [Point(*point) for point in meta["points"]]
-        return Saved(arrivals, State(server, pulled, tuple(state["inner_states"])), points)
+        return Saved(arrivals, State(server, pulled, tuple(map(restored, state["inner_states"]))), points)
 
     def last(self) -> int | None:
         """Arrivals taken at the last whole checkpoint."""
@@ -105,7 +114,8 @@ class Checkpoints:
     def _identity(self) -> dict[str, Any]:
         training = self._training
         run = dump_run(training.run, CHOICES)
-        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes}
+        placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
+        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes} | placed
 
     def _check(self, meta: dict[str, Any]) -> None:
         own = self._identity()
@@ -116,13 +126,18 @@ class Checkpoints:
                 there, here = meta["run"].get(section, {}).get(key), table.get(key)
                 if there != here:
                     raise ConfigError("resume", f"the checkpoint is of {section}.{key} {there}, not {here}")
-        for name in ("seed", "lanes"):
-            if meta[name] != own[name]:
-                raise ConfigError("resume", f"the checkpoint is of {name} {meta[name]}, not {own[name]}")
+        earlier = {"mesh": DEFAULT.mesh, "snapshot_dtype": DEFAULT.dtype}  # of checkpoints that do not say
+        for name in ("seed", "lanes", "snapshot_dtype"):
+            if (there := (earlier | meta)[name]) != own[name]:
+                raise ConfigError("resume", f"the checkpoint is of {name} {there}, not {own[name]}")
+        if (there := (earlier | meta)["mesh"]) != own["mesh"]:  # no reason to be stuck where there are fewer devices
+            said = f"resume: the checkpoint is of mesh {there}, not {own['mesh']}: it goes on, but not bit for bit"
+            warnings.warn(said, ConfigWarning, stacklevel=2)
 
     def _like(self, versions: int) -> dict[str, Any]:
         """The shapes of what was saved."""
-        state = jax.eval_shape(self._training.begin)
+        here = Placement(dtype=self._training.placement.dtype)
+        state = jax.eval_shape(replace(self._training, placement=here).begin)
         pulled = [state.pulled[0]] * versions
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
 

@@ -135,9 +135,10 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, and the sources of this package."""
+    """Who makes a language-model run: what makes one of the toy, the sources of this package, how it was laid out."""
     sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes)}
+    placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
+    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **placed}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

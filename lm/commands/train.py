@@ -20,6 +20,7 @@ from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
     from lm.loop import Progress
+    from lm.placement import Placement
     from lm.train import Training
     from toybench.curves import Curves
 
@@ -36,6 +37,14 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     )
     text = "visits computed side by side: more fill an accelerator better and take more memory (default 1)"
     parser.add_argument("--lanes", type=int, default=1, metavar="N", help=text)
+    text = (
+        "devices that lanes are laid over, times devices that a batch is split over (default: all, for lanes; CPU 1x1)"
+    )
+    parser.add_argument("--mesh", metavar="WxD", help=text)
+    text = "where what workers hold between visits is kept: device (default) or host, which takes longer"
+    parser.add_argument("--snapshots", default="device", metavar="MEMORY", help=text)
+    text = "of what workers pull: float32 (default) or bfloat16, from which they then start"
+    parser.add_argument("--snapshot-dtype", default="float32", metavar="DTYPE", help=text)
     parser.add_argument("--init", metavar="DIR", help="start from the parameters of this run's last checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder, if any")
     parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (default 60)")
@@ -56,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lm.loop import NotFinite, Stopped
     from toybench.records import writable_folder
 
+    for one in runs.values():
+        placed(one, arguments)
     out, found = writable_folder(arguments.out), {}
     for name in runs:
         if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
@@ -105,6 +116,25 @@ def terminated() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def placed(run: Run, arguments: argparse.Namespace) -> Placement:
+    """How a run is laid out on this machine.
+
+    Raises:
+        ConfigError: it cannot be laid out so, or does not fit.
+    """
+    import jax
+
+    from lm.fitting import Plan, check_fits, this_machine
+    from lm.placement import place
+
+    devices, machine = len(jax.local_devices()), this_machine()
+    # The cores of a CPU are devices only if asked: one device uses them all.
+    mesh = "1x1" if arguments.mesh is None and machine.backend == "cpu" else arguments.mesh
+    found = place(mesh, arguments.lanes, run.task.batch, devices, arguments.snapshots, arguments.snapshot_dtype)
+    check_fits(Plan(run, arguments.lanes, found), machine)
+    return found
+
+
 def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     """A run with its data and its model.
 
@@ -114,18 +144,17 @@ def prepare(run: Run, seed: int, arguments: argparse.Namespace) -> Training:
     import numpy as np
 
     from lm.data import Corpus
-    from lm.task import DEALT, LanguageTask
+    from lm.task import DEALT, LanguageTask, check_count
     from lm.train import Training
-    from toybench.training import check_memory
 
     model, cluster = run.task, run.cluster
     corpus = Corpus.open(model.data, model.vocabulary)
     task = LanguageTask(model, corpus)
-    check_memory(run, 1, 1, task)
     shards = corpus.split(cluster.num_shards, model.partition, DEALT).ordered(task.order(seed))
+    check_count(model, shards.count(model.sequence))
     start = None if arguments.init is None else parameters_of(Path(arguments.init), task)
     held_out = np.uint32(0), {"held_out": corpus.held_out(model.held_out, model.sequence)}
-    return Training(run, seed, task, shards, held_out, arguments.lanes, start)
+    return Training(run, seed, task, shards, held_out, arguments.lanes, start, placed(run, arguments))
 
 
 def parameters_of(folder: Path, task: Any) -> Any:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.config import CHOICES
+from lm.placement import DEFAULT, Placement
 from lm.train import Point, State, Training
-from toybench.config import ConfigError
+from toybench.config import ConfigError, ConfigWarning
 from toybench.loading import dump_run
+from toybench.server import Server
 from toybench.task import Params
 
 SCHEMA = 1
@@ -81,7 +86,9 @@ class Checkpoints:
             meta = self._manager.restore(arrivals, args=args)["meta"]
             self._check(meta)
             like = self._like(len(set(meta["which"])))
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(_numbered(like)))
+            # As NumPy: what is kept on the host need not fit on the device, and jax cannot read into pinned memory.
+            room = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in _numbered(like).items()}
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(room))
             found = self._manager.restore(arrivals, args=args)["state"]
         except ConfigError:
             raise
@@ -89,10 +96,11 @@ class Checkpoints:
             said = f"checkpoint {arrivals} in {str(self.folder)!r}: {_first_line(error)}"
             raise ConfigError("resume", said) from None
         state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
-        server = type(self._training.begin().server)(**state["server"])
-        pulled = tuple(state["pulled"][i] for i in meta["which"])
+        restored = self._training.snapshots.restored
+        versions = [restored(tree) for tree in state["pulled"]]
+        server, pulled = Server(**jax.tree.map(jnp.array, state["server"])), tuple(versions[i] for i in meta["which"])
         points = [Point(*point) for point in meta["points"]]
-        return Saved(arrivals, State(server, pulled, tuple(state["inner_states"])), points)
+        return Saved(arrivals, State(server, pulled, tuple(map(restored, state["inner_states"]))), points)
 
     def last(self) -> int | None:
         """Arrivals taken at the last whole checkpoint."""
@@ -109,7 +117,15 @@ class Checkpoints:
     def _identity(self) -> dict[str, Any]:
         training = self._training
         run = dump_run(training.run, CHOICES)
-        return {"schema": SCHEMA, "run": run, "seed": training.seed, "lanes": training.lanes, "init": self._init}
+        placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
+        return {
+            "schema": SCHEMA,
+            "run": run,
+            "seed": training.seed,
+            "lanes": training.lanes,
+            "init": self._init,
+            **placed,
+        }
 
     def _check(self, meta: dict[str, Any]) -> None:
         own = self._identity()
@@ -120,16 +136,21 @@ class Checkpoints:
                 there, here = meta["run"].get(section, {}).get(key), table.get(key)
                 if there != here:
                     raise ConfigError("resume", f"the checkpoint is of {section}.{key} {there}, not {here}")
-        for name in ("seed", "lanes"):
-            if meta[name] != own[name]:
-                raise ConfigError("resume", f"the checkpoint is of {name} {meta[name]}, not {own[name]}")
+        earlier = {"mesh": DEFAULT.mesh, "snapshot_dtype": DEFAULT.dtype}  # of checkpoints that do not say
+        for name in ("seed", "lanes", "snapshot_dtype"):
+            if (there := (earlier | meta)[name]) != own[name]:
+                raise ConfigError("resume", f"the checkpoint is of {name} {there}, not {own[name]}")
+        if (there := (earlier | meta)["mesh"]) != own["mesh"]:  # no reason to be stuck where there are fewer devices
+            said = f"resume: the checkpoint is of mesh {there}, not {own['mesh']}: it goes on, but not bit for bit"
+            warnings.warn(said, ConfigWarning, stacklevel=2)
         if (there := meta.get("init")) != own["init"]:
             there, here = (f"parameters {one}" if one else "fresh parameters" for one in (there, own["init"]))
             raise ConfigError("resume", f"the checkpoint is of a run that was started from {there}, not from {here}")
 
     def _like(self, versions: int) -> dict[str, Any]:
         """The shapes of what was saved."""
-        state = jax.eval_shape(self._training.begin)
+        here = Placement(dtype=self._training.placement.dtype)
+        state = jax.eval_shape(replace(self._training, placement=here).begin)
         pulled = [state.pulled[0]] * versions
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
 

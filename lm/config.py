@@ -80,6 +80,19 @@ def flops_per_token(model: LanguageModel) -> float:
     return 6.0 * weights + 6.0 * model.layers * inside * model.sequence
 
 
+LOGITS = 2**28  # bytes of float32 logits that may exist at once; a larger batch's are made in blocks of sequences
+
+
+def sequences_at_once(model: LanguageModel) -> int:
+    """Sequences whose logits may exist at once; at least one's must."""
+    return max(1, LOGITS // (4 * model.sequence * model.vocabulary))
+
+
+def fused_attention(backend: str, dtype: str, head_size: int) -> bool:
+    """Whether cuDNN computes attention, and keeps no scores: it knows half precision and heads of some sizes only."""
+    return backend == "gpu" and dtype in ("bfloat16", "float16") and head_size % 8 == 0 and head_size <= 128
+
+
 def tokens(run: Run) -> int:
     """Tokens of all local steps of a run."""
     model: LanguageModel = run.task

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from lm.assemble import assemble, corpus_of
+from lm.assemble import assemble, corpus_of, placed
 from lm.checkpoint import Checkpoints
 from lm.config import CHOICES
 from lm.loop import Progress, carry_out, curves_of, maker_of
@@ -75,7 +75,7 @@ class Contest:
     def training(self, run: Run, seed: int) -> Training:
         """A run of the store, ready to be trained."""
         own = load_run(dump_run(run), CHOICES)
-        return assemble(corpus_of(own), own, seed, self.lanes, self.start)
+        return assemble(corpus_of(own), own, seed, self.lanes, self.start, placed(own, self.lanes))
 
     def _carry_out(self, training: Training, report: Callable, stop: Callable) -> tuple[Curves, float]:
         name = canonical([dump_run(training.run, CHOICES), training.seed, maker_of(training)])

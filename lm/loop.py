@@ -185,10 +185,11 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, this package's sources, what it is started from."""
+    """Who makes a language-model run: what makes one of the toy, this package's sources, its start, how it is laid out."""
     sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
     init = {} if training.start is None else {"init": digest(training.start)}
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init}
+    placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
+    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init, **placed}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lm.config import LanguageModel
+from lm.config import LOGITS, LanguageModel, fused_attention
 
 Params = Any
 Place = jax.Array | int  # a position, traced or not
-LOGITS = 2**28  # bytes of float32 logits that may exist at once; a larger batch's are made in blocks of sequences
 ROTARY_BASE = 10_000.0
 STD = 0.2  # of an untrained model's logits: its loss is ln V + STD²/2
 
@@ -53,9 +52,8 @@ class Cache(NamedTuple):
 
 
 def _implementation(query: jax.Array) -> Any:
-    """What computes attention: jax asks for cuDNN's only when told, and cuDNN's knows half precision only."""
-    half, size = query.dtype in (jnp.bfloat16, jnp.float16), query.shape[-1]
-    return "cudnn" if jax.default_backend() == "gpu" and half and size % 8 == 0 and size <= 128 else "xla"
+    """What computes attention: jax asks for cuDNN's only when told."""
+    return "cudnn" if fused_attention(jax.default_backend(), str(query.dtype), query.shape[-1]) else "xla"
 
 
 def _scaled(variance: float, mode: Any = "fan_in") -> Any:

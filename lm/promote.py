@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lm.config import CHOICES, SIZES, LanguageModel, Part, flops_per_token, parameters, parts, tokens
+from lm.memory import Footprint, footprint
 from toybench.config import ConfigError, Run
 from toybench.loading import dump_run, load_run, nearest, read_toml
 
@@ -23,6 +24,11 @@ class Accelerator(NamedTuple):
     peak: float
     memory: float
     kinds: tuple[str, ...]  # what jax calls it
+
+    @property
+    def backend(self) -> str:
+        """As jax calls it."""
+        return "gpu" if self.name.startswith("NVIDIA") else "tpu"
 
 
 ACCELERATORS = {
@@ -83,7 +89,7 @@ class Estimate:
     parts: dict[str, Part]
     tokens: int  # over all workers
     operations: float  # floating point, of training on them
-    memory: float  # bytes on one device that holds all workers: parameters and moments, no activations
+    footprint: Footprint  # of one device that holds all workers and computes one visit at a time
     accelerator: Accelerator
     utilisation: float  # share of the accelerator's peak
 
@@ -93,9 +99,14 @@ class Estimate:
         return self.operations / (self.accelerator.peak * self.utilisation) / 3600
 
     @property
+    def memory(self) -> float:
+        """Bytes on that device."""
+        return self.footprint.device
+
+    @property
     def fits(self) -> bool:
-        """Whether parameters and moments leave room on one device."""
-        return self.memory < self.accelerator.memory
+        """Whether it has as many."""
+        return self.memory <= self.accelerator.memory
 
 
 def estimate(run: Run, accelerator: str = "h100", utilisation: float = UTILISATION) -> Estimate:
@@ -110,10 +121,9 @@ def estimate(run: Run, accelerator: str = "h100", utilisation: float = UTILISATI
         raise ConfigError("utilisation", f"must be in (0, 1], got {utilisation}")
     model: LanguageModel = run.task
     count, total = parameters(model), tokens(run)
-    # The server: parameters, momentum, the sum of a group. Each worker: what it pulled, and two moments.
-    memory = 4.0 * count * 3 * (run.cluster.workers + 1)
-    operations = flops_per_token(model) * total
-    return Estimate(count, parts(model), total, operations, memory, ACCELERATORS[accelerator], utilisation)
+    device = ACCELERATORS[accelerator]
+    memory = footprint(run, backend=device.backend)
+    return Estimate(count, parts(model), total, flops_per_token(model) * total, memory, device, utilisation)
 
 
 PROMOTED = "promoted"  # the table of a run file that says where it comes from

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm import model
-from lm.config import LanguageModel
+from lm.config import LanguageModel, sequences_at_once
 from lm.order import sequence_index
 from toybench.config import ConfigError
 from toybench.engine import seed_keys
@@ -53,10 +53,19 @@ def _host_data(task: LanguageTask, shards: int) -> dict[str, np.ndarray]:
         raise ConfigError("vocabulary", f"must be above the data's largest token, {most}, got {s.vocabulary}")
     if not len(found["tokens"][0]):
         raise ConfigError("data", f"too few tokens for {shards} shards of sequences of {s.sequence}")
-    if s.batch * found["tokens"].shape[1] >= 2**31:
-        raise ConfigError("batch", f"times the {found['tokens'].shape[1]} sequences of a shard must be < 2^31")
+    check_count(s, found["tokens"].shape[1])
     narrow = np.uint16 if s.vocabulary <= 2**16 else np.int32
     return {name: tokens.astype(narrow, copy=False) for name, tokens in found.items()}
+
+
+def check_count(settings: LanguageModel, count: int) -> None:
+    """Refuse what the order of so many sequences of a shard cannot count.
+
+    Raises:
+        ConfigError: batch times sequences is beyond 31 bits.
+    """
+    if settings.batch * count >= 2**31:
+        raise ConfigError("batch", f"times the {count} sequences of a shard must be < 2^31")
 
 
 @dataclass(frozen=True)
@@ -104,10 +113,11 @@ class LanguageTask:
         return self._losses(params, batch).mean()
 
     def evaluate(self, params: Params, data: Data) -> dict[str, jax.Array]:
-        """Loss (nats) and perplexity on the held-out sequences, of which no more than a batch's are at work at once."""
+        """Loss (nats) and perplexity on the held-out sequences: at once a batch, or those whose logits may be there."""
 
         def one(token_L1: jax.Array) -> jax.Array:
             return self._losses(params, token_L1[None].astype(jnp.int32))[0]
 
-        loss = jax.lax.map(one, data[1]["held_out"], batch_size=self.settings.batch).mean()
+        at_once = min(self.settings.batch, sequences_at_once(self.settings))
+        loss = jax.lax.map(one, data[1]["held_out"], batch_size=at_once).mean()
         return {"loss": loss, "perplexity": jnp.exp(loss)}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lm.config import LanguageModel
+from lm.mesh import Lanes
+from lm.placement import DEFAULT, Placement
+from lm.snapshots import Snapshots
 from lm.waves import plan_waves
 from toybench.config import Run
 from toybench.engine import Rows, arrival_extras, rows_of, seed_keys
@@ -35,8 +37,8 @@ class State(NamedTuple):
     """All that goes on from one arrival to the next. Workers that pulled the same parameters share them."""
 
     server: Server
-    pulled: tuple[Params, ...]  # [W] what each worker pulled last
-    inner_states: tuple[Any, ...]  # [W] each worker's inner optimizer state, before its visit
+    pulled: tuple[Params, ...]  # [W] what each worker pulled last, as `lm.snapshots` keeps it
+    inner_states: tuple[Any, ...]  # [W] each worker's inner optimizer state, before its visit, kept likewise
 
 
 class Point(NamedTuple):
@@ -52,10 +54,6 @@ class NotFinite(RuntimeError):
     """Training has lost itself."""
 
 
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
 @dataclass(frozen=True)
 class Training:
     """A language-model run on one seed: what is fixed of it.
@@ -68,6 +66,10 @@ class Training:
         held_out: what the task evaluates on.
         lanes: visits computed side by side.
         start: initial parameters, instead of fresh ones: a pretrained model's.
+        placement: the devices that the lanes are laid over, and where what workers hold is kept.
+
+    Raises:
+        ConfigError: there are fewer devices.
     """
 
     run: Run
@@ -77,6 +79,18 @@ class Training:
     held_out: Any
     lanes: int = 1
     start: Params | None = None
+    placement: Placement = DEFAULT
+
+    def __post_init__(self):
+        _ = self.mesh, self.snapshots
+
+    @cached_property
+    def mesh(self) -> Lanes:
+        return Lanes(self.placement, self.lanes)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        return Snapshots(self.placement)
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -109,38 +123,54 @@ class Training:
     def begin(self) -> State:
         """Before the first arrival."""
         params = self.task.init(seed_keys(jax.random.key(self.seed))[1]) if self.start is None else self.start
-        server, workers = open_server(self.outer, params), self.run.cluster.workers
-        pulled = tuple(self.outer.pull(server.outer_state, params, w) for w in range(workers))
+        server, workers = open_server(self.outer, params), range(self.run.cluster.workers)
         # Apart from each other, for each is given away when its visit begins.
-        fresh = tuple(self.inner.transformation.init(params) for _ in range(workers))
-        return State(server, pulled, fresh)
+        fresh = tuple(self.snapshots.kept(self.inner.transformation.init(params)) for _ in workers)
+        return State(server, tuple(self.snapshots.pulled(self.outer, server, workers)), fresh)
 
     # A visit, and what follows from its arrival
 
+    @property
+    def _single(self) -> bool:
+        """Whether visits are computed one by one, each when it arrives."""
+        return self.lanes == 1 and self.mesh.alone
+
     @cached_property
     def _visit(self) -> Callable:
+        """One visit, or a wave of them, as one program; what it is given to write to is given away."""
+        task = self.mesh.task(self.task)
+
         def one(start, state, batches, first_step, num_steps, trip):
             def batch_at(j):
                 return batches[j]
 
-            return local_update(self.task, self.inner, start, state, batch_at, first_step, num_steps, trip)
+            start = self.snapshots.widened(start)
+            return local_update(task, self.inner, start, state, batch_at, first_step, num_steps, trip)
 
-        if self.lanes == 1:  # a loop's own length costs nothing where there is nobody to wait for
+        if self._single:
             return jax.jit(partial(one, trip=None), donate_argnums=1)
-        lanes = jax.vmap(one, (0, 0, 0, 0, 0, None))
+        if self.mesh.each > 1:
+            return self.mesh.compile(jax.vmap(one, (0, 0, 0, 0, 0, None)))
 
-        def wave(starts, states, batches, first_step, num_steps):
-            starts, states = _stacked(starts), _stacked(states)
-            found = lanes(starts, states, batches, first_step, num_steps, num_steps.max())
-            return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(self.lanes))
+        def lane(starts, states, batches, first_step, num_steps, trip):
+            stacked = starts, states, batches, first_step, num_steps
+            start, state, batch, first, num = jax.tree.map(lambda leaf: leaf[0], stacked)
+            # A loop's own length costs nothing where nobody waits within it, for lanes or for parts of a batch.
+            found = one(start, state, batch, first, num, trip if self.placement.data > 1 else None)
+            return jax.tree.map(lambda leaf: leaf[None], found)
 
-        return jax.jit(wave)
+        return self.mesh.compile(lane)
+
+    @cached_property
+    def _fresh(self) -> Callable:
+        return jax.jit(lambda start: self.inner.transformation.init(self.snapshots.widened(start)))
 
     @cached_property
     def _arrive(self) -> Callable:
         @jax.jit
         def arrive(server, pseudo_gradient, row, start):
-            return apply_arrival(self.outer, server, pseudo_gradient, step=row.step, **arrival_extras(row, start))
+            extras = arrival_extras(row, self.snapshots.widened(start))
+            return apply_arrival(self.outer, server, pseudo_gradient, step=row.step, **extras)
 
         return arrive
 
@@ -156,27 +186,31 @@ class Training:
         """Pseudo-gradient, inner state and mean loss of the visits of some arrivals, computed side by side."""
         model: LanguageModel = self.run.task
         rows = [Rows(*(column[e] for column in self.rows)) for e in wave]
-        most = int(max(row.num_steps for row in rows)) if self.lanes > 1 else int(rows[0].num_steps)
+        trip = max(int(row.num_steps) for row in rows)
         taken = []
         for row in rows:
             batches = self.corpus.batches(
                 int(row.shard), int(row.first_step), int(row.num_steps), model.batch, model.sequence
             )
-            taken.append(np.concatenate([batches, np.repeat(batches[-1:], most - len(batches), 0)]))
-        workers = [int(row.worker) for row in rows]
-        starts = [state.pulled[w] for w in workers]
-        states = [
-            self.inner.transformation.init(state.pulled[w]) if row.reset else state.inner_states[w]
-            for w, row in zip(workers, rows)
-        ]
+            taken.append(np.concatenate([batches, np.repeat(batches[-1:], trip - len(batches), 0)]))
+        starts = [state.pulled[row.worker] for row in rows]
+        states = [self._inner_state(row, state) for row in rows]
         first, num = (np.array([getattr(row, name) for row in rows], np.int32) for name in ("first_step", "num_steps"))
-        if self.lanes == 1:
-            return {int(wave[0]): self._visit(starts[0], states[0], taken[0], first[0], num[0])}
+        if self._single:
+            start, inner_state = self.snapshots.handed((starts[0], states[0]))
+            return {int(wave[0]): self._visit(start, inner_state, taken[0], first[0], num[0])}
         lacking = self.lanes - len(rows)  # those that stand in for them make no step
-        starts, states = starts + starts[-1:] * lacking, states + states[-1:] * lacking
-        taken += taken[-1:] * lacking
+        starts, states, taken = (filled + filled[-1:] * lacking for filled in (starts, states, taken))
         first, num = np.pad(first, (0, lacking)), np.pad(num, (0, lacking))
-        return dict(zip(wave.tolist(), self._visit(tuple(starts), tuple(states), np.stack(taken), first, num)))
+        lay, batches = self.mesh.lay, self.mesh.lay_batches(np.stack(taken))
+        found = self.mesh.split(self._visit(lay(starts), lay(states), batches, first, num, np.int32(trip)))
+        first, *others = zip(wave.tolist(), found)  # the first has arrived
+        return dict([first]) | {e: self.snapshots.waiting(lane) for e, lane in others}
+
+    def _inner_state(self, row: Rows, state: State) -> Any:
+        """With which a visit begins, kept or fresh."""
+        w = int(row.worker)
+        return self._fresh(self.snapshots.handed(state.pulled[w])) if row.reset else state.inner_states[w]
 
     def arrivals(self, state: State, begin: int = 0) -> Iterator[tuple[int, State, jax.Array]]:
         """Go on from before arrival `begin`: after each arrival its number, the state, and the visit's mean loss."""
@@ -188,10 +222,12 @@ class Training:
             row = Rows(*(column[e] for column in self.rows))
             w = int(row.worker)
             g, inner_state, loss = found.pop(e)
-            server = self._arrive(state.server, g, row, state.pulled[w])
+            g, start = self.snapshots.handed((g, state.pulled[w]))
+            server = self._arrive(state.server, g, row, start)
             pulled, inner_states = list(state.pulled), list(state.inner_states)
-            inner_states[w] = inner_state
-            for v in np.flatnonzero(row.pulls):
-                pulled[v] = self.outer.pull(server.outer_state, server.params, v)
+            inner_states[w] = self.snapshots.kept(inner_state)
+            pullers = np.flatnonzero(row.pulls).tolist()
+            for v, snapshot in zip(pullers, self.snapshots.pulled(self.outer, server, pullers)):
+                pulled[v] = snapshot
             state = State(server, tuple(pulled), tuple(inner_states))
             yield e, state, loss

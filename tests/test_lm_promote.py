@@ -124,7 +124,9 @@ def test_promote_prints_a_run_file(tmp_path, capsys):
     run, note = read_run(str(tmp_path / "lm.toml"))
     assert note == {"source": str(path), "size": "tiny"}
     assert run == promote(overlay(load_preset(), {"cluster.grace": 2.0, "outer.lr": 0.3}), "tiny")
-    assert "parameters: 115,072" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "parameters: 115,072" in err
+    assert "memory of one device, a visit at a time: 0.0" in err and "activations 0.0" in err
 
 
 def test_a_language_model_is_a_setting_like_others():

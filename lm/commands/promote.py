@@ -74,7 +74,7 @@ def told(taken: Estimate) -> list[str]:
     return [
         f"parameters: {taken.parameters:,} ({by_part})",
         f"tokens: {taken.tokens:,}; floating point operations: {taken.operations:.3g}",
-        f"memory for parameters and moments of all workers: {taken.memory / 1e9:.2f} GB, activations beside it"
+        f"memory of one device, a visit at a time: {taken.memory / 1e9:.3g} GB ({taken.footprint.told})"
         + ("" if taken.fits else f"; more than one {taken.accelerator.name} has"),
         f"hours of one {taken.accelerator.name} at {100 * taken.utilisation:.0f} % of its peak: {taken.hours:.3g}",
     ]
@@ -88,6 +88,7 @@ def document(taken: Estimate) -> dict:
         "tokens": taken.tokens,
         "operations": taken.operations,
         "memory": taken.memory,
+        "memory_parts": taken.footprint._asdict(),
         "accelerator": taken.accelerator.name,
         "utilisation": taken.utilisation,
         "hours": taken.hours,

@@ -21,6 +21,7 @@ from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
     from lm.loop import Progress
+    from lm.placement import Placement
     from lm.trackers import Wanted
     from toybench.curves import Curves
 
@@ -43,6 +44,14 @@ def add_training(parser: argparse.ArgumentParser, preset: Run, out: str) -> None
     )
     text = "visits computed side by side: more fill an accelerator better and take more memory (default 1)"
     parser.add_argument("--lanes", type=int, default=1, metavar="N", help=text)
+    text = (
+        "devices that lanes are laid over, times devices that a batch is split over (default: all, for lanes; CPU 1x1)"
+    )
+    parser.add_argument("--mesh", metavar="WxD", help=text)
+    text = "where what workers hold between visits is kept: device (default) or host, which takes longer"
+    parser.add_argument("--snapshots", default="device", metavar="MEMORY", help=text)
+    text = "of what workers pull: float32 (default) or bfloat16, from which they then start"
+    parser.add_argument("--snapshot-dtype", default="float32", metavar="DTYPE", help=text)
     parser.add_argument("--init", metavar="DIR", help="start from the parameters of this run's last checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder, if any")
     parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (default 60)")
@@ -93,6 +102,8 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
 
     wanted = Wanted(arguments.tensorboard, arguments.wandb)
     wanted.check()
+    for one in runs.values():
+        placed_as(one, arguments)
     out, found = writable_folder(arguments.out), {}
     for name in runs:
         if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
@@ -122,6 +133,13 @@ def terminated() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def placed_as(run: Run, arguments: argparse.Namespace) -> Placement:
+    """How the flags lay a run out on this machine."""
+    from lm.assemble import placed
+
+    return placed(run, arguments.lanes, arguments.mesh, arguments.snapshots, arguments.snapshot_dtype)
+
+
 def train(
     name: str,
     run: Run,
@@ -148,11 +166,11 @@ def train(
     corpus = corpus_of(run)
     task = LanguageTask(run.task, corpus)
     start, init = (None, None) if arguments.init is None else read_start(Path(arguments.init), task)
-    training = assemble(corpus, run, seed, arguments.lanes, start)
+    training = assemble(corpus, run, seed, arguments.lanes, start, placed_as(run, arguments))
     folder = writable_folder(Path(arguments.out) / name)
     keep_data(folder, corpus, resumed=arguments.resume)
     checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
-    peak = peak_of(run.task.compute)
+    peak = peak_of(run.task.compute, training.placement.devices)
     settings = dump_run(run, CHOICES) | {"seed": seed}
     with (
         closing(checkpoints),

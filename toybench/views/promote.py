@@ -99,13 +99,15 @@ def estimated(taken: Any) -> None:
         ("parameters", f"{taken.parameters / 1e6:.1f} M"),
         ("tokens", f"{taken.tokens / 1e9:.2f} G"),
         ("operations", f"{taken.operations:.2g}"),
-        ("memory, activations beside it", f"{taken.memory / 1e9:.1f} GB"),
+        ("memory of one device", f"{taken.memory / 1e9:.1f} GB"),
         (f"hours of one {taken.accelerator.name}", f"{taken.hours:.2g}"),
     )
     for column, (label, value) in zip(st.columns(len(shown)), shown):
         column.markdown(f":small[:gray[{label}]]  \n**{value}**")
     by_part = ", ".join(f"{name} {part.each * part.times:,}" for name, part in taken.parts.items())
-    st.caption(f"{taken.parameters:,} parameters: {by_part}.")
+    st.caption(
+        f"{taken.parameters:,} parameters: {by_part}. GB on a device, a visit at a time: {taken.footprint.told}."
+    )
     if not taken.fits:
         st.warning(f"More than one {taken.accelerator.name} holds.", icon=":material/memory:")
 

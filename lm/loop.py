@@ -185,7 +185,7 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, this package's sources, its start, how it is laid out."""
+    """Who makes a language-model run: what makes one of the toy, this package's sources, start and placement."""
     sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
     init = {} if training.start is None else {"init": digest(training.start)}
     placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}

@@ -1,12 +1,16 @@
 """How fast do the spine's two functions train a language model, and how close to what this device can do?
 
     python -m lm.benchmark [--size tiny 20m 60m 150m] [--workers 1 4] [--batch B] [--steps N] [--json]
+    python -m lm.benchmark --snapshots [--size tiny 20m 60m 150m] [--json]
 
 Duration: for `tiny` half a minute on two cores; larger sizes want an accelerator, or a smaller --batch.
 
 `local_update`, vectorized over workers, and `apply_arrival` of Delayed Nesterov, on random tokens. Each line is
 measured in a process of its own, since peak memory only grows, and beside the rate of square matrix products in that
 process, since a shared machine's speed varies. Operations are those of `lm.config.flops_per_token`.
+
+With `--snapshots` instead: what it takes to keep what a worker holds between its visits, in each of the ways that
+`python -m lm train` has for it. On a CPU the host's memory is the device's: it shows the copies, and wins nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from lm.config import SIZES, LanguageModel, flops_per_token, parameters
+from lm.placement import DTYPES, MEMORIES, Placement
 
 VISIT = 50  # local steps H of which the outer step's share is told
 
@@ -144,6 +149,71 @@ def measure(size: str, model: LanguageModel, workers: int, steps: int, repeats: 
     )
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What it takes to keep a worker's pulled parameters and inner state from one visit to the next."""
+
+    size: str
+    snapshots: str
+    dtype: str
+    device_bytes: int  # of a worker that shares its snapshot with nobody
+    host_bytes: int
+    arrival_seconds: float  # to pull, keep, and hand back both
+    device: str
+    jax: str
+
+
+def measure_kept(size: str, placement: Placement, repeats: int) -> Kept:
+    """Time what an arrival moves, in a model of which nothing is trained."""
+    import jax
+
+    from lm.model import init
+    from lm.snapshots import PINNED, Snapshots
+    from toybench.inner import make_inner
+    from toybench.outer import METHODS, make_outer
+    from toybench.server import open_server
+
+    snapshots, params = Snapshots(placement), init(SIZES[size].model, jax.random.key(1))
+    inner = make_inner("adamw", asdict(SIZES[size].inner) | {"decay_steps": 10_000})
+    outer = make_outer(METHODS["delayed_nesterov"].settings(lr=0.7), 1)
+    server, state = open_server(outer, params), inner.transformation.init(params)
+
+    def kept():
+        return snapshots.pulled(outer, server, [0]), snapshots.kept(state)
+
+    def on_host(leaf):
+        return isinstance(leaf, np.ndarray) or leaf.sharding.memory_kind == PINNED
+
+    leaves = jax.tree.leaves(kept())
+    return Kept(
+        size=size,
+        snapshots=placement.snapshots,
+        dtype=placement.dtype,
+        device_bytes=sum(leaf.nbytes for leaf in leaves if not on_host(leaf)),
+        host_bytes=sum(leaf.nbytes for leaf in leaves if on_host(leaf)),
+        arrival_seconds=best_of(repeats, lambda: snapshots.handed(kept())),
+        device=jax.local_devices()[0].device_kind,
+        jax=jax.__version__,
+    )
+
+
+def print_kept(lines: list[Kept]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{lines[0].device}, jax {lines[0].jax}: what a worker holds between its visits"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for name in ("size", "snapshots", "pulled as"):
+        table.add_column(name, no_wrap=True)
+    for name in ("device MB", "host MB", "ms an arrival"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        held = (f"{size / 1e6:,.2f}" for size in (line.device_bytes, line.host_bytes))
+        table.add_row(line.size, line.snapshots, line.dtype, *held, f"{line.arrival_seconds * 1e3:.2f}")
+    Console().print(table)
+
+
 def print_table(lines: list[Line]) -> None:
     from rich import box
     from rich.console import Console
@@ -183,19 +253,37 @@ def main() -> None:
     parser.add_argument("--compute", choices=("float32", "bfloat16"), help="the size's own if not given")
     parser.add_argument("--steps", type=int, default=10, help="local steps timed at once (default: 10)")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts (default: 3)")
+    parser.add_argument("--snapshots", action="store_true", help="what workers hold, and where, instead of steps")
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     options = parser.parse_args()
-    asked = {name: value for name in ("batch", "compute") if (value := getattr(options, name)) is not None}
+    jobs = kept_jobs(options) if options.snapshots else step_jobs(options)
     lines = []
+    for job in jobs:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+            lines.append(fresh.submit(*job).result())
+    if options.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    elif options.snapshots:
+        print_kept(lines)
+    else:
+        print_table(lines)
+
+
+def step_jobs(options: argparse.Namespace) -> Iterator[tuple]:
+    """The calls to `measure` that are asked for."""
+    asked = {name: value for name in ("batch", "compute") if (value := getattr(options, name)) is not None}
     for size in options.size:
         model = replace(SIZES[size].model, **asked)
         for workers in options.workers:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-                lines.append(fresh.submit(measure, size, model, workers, options.steps, options.repeats).result())
-    if options.json:
-        print(json.dumps([asdict(line) for line in lines], indent=1))
-    else:
-        print_table(lines)
+            yield measure, size, model, workers, options.steps, options.repeats
+
+
+def kept_jobs(options: argparse.Namespace) -> Iterator[tuple]:
+    """The calls to `measure_kept`."""
+    for size in options.size:
+        for snapshots in MEMORIES:
+            for dtype in DTYPES:
+                yield measure_kept, size, Placement(snapshots=snapshots, dtype=dtype), options.repeats
 
 
 if __name__ == "__main__":

@@ -204,8 +204,8 @@ class Training:
         first, num = np.pad(first, (0, lacking)), np.pad(num, (0, lacking))
         lay, batches = self.mesh.lay, self.mesh.lay_batches(np.stack(taken))
         found = self.mesh.split(self._visit(lay(starts), lay(states), batches, first, num, np.int32(trip)))
-        first, *others = zip(wave.tolist(), found)  # the first has arrived
-        return dict([first]) | {e: self.snapshots.waiting(lane) for e, lane in others}
+        arrived, *others = zip(wave.tolist(), found)
+        return dict([arrived]) | {e: self.snapshots.waiting(lane) for e, lane in others}
 
     def _inner_state(self, row: Rows, state: State) -> Any:
         """With which a visit begins, kept or fresh."""

@@ -1,5 +1,6 @@
 """Waves over several devices, four of them faked in a process of its own: the same numbers as on one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,14 +12,19 @@ import numpy as np
 import pytest
 from test_lm_train import BUDGET, Walks, tokens, training
 
+from lm.cli import main
 from lm.config import TWIN
 from lm.loop import carry_out
 from lm.placement import Placement, place
+from lm.prepare import prepare
+from lm.sources import find_sources
 from lm.task import LanguageTask
+from lm.tokens import Bytes
 from lm.train import Training
 from toybench.config import Cluster, ConfigError, InnerAdamW, Run
 from toybench.outer import METHODS
 from toybench.runtime import configure
+from toybench.store import Store
 
 ROOT = Path(__file__).parent.parent
 FOUR = Cluster(sec_per_step=(1.0, 1.7, 3.1, 2.0), local_steps=4)  # all visits as long: fewer programs to compile
@@ -141,6 +147,31 @@ def test_a_mesh_that_cannot_be_is_refused(mesh, lanes, batch, said):
 def test_more_devices_than_there_are_are_refused():
     with pytest.raises(ConfigError, match="mesh: needs 64 devices, there are"):
         training(lanes=64, placement=Placement(workers=64))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of prepared tokens."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(40):
+        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
+    prepare(find_sources([str(folder)]), Bytes(), str(folder / "out"), 0.2)
+    return folder / "out"
+
+
+def test_a_run_as_it_is_typed_says_how_it_was_laid_out(data, tmp_path):
+    words = ["--mesh", "2x1", "--lanes", "2", "--snapshots", "host", "--snapshot-dtype", "bfloat16"]
+    sizes = {"width": 16, "heads": 2, "head-size": 8, "sequence": 16, "batch": 2, "held-out": 4}
+    task = [word for name, size in sizes.items() for word in (f"--task.{name}", str(size))]
+    budget = ["--cluster.local-steps", "4", "--budget.rounds", "4", "--budget.evaluations", "2"]
+    store = tmp_path / "runs.sqlite"
+    places = ["--task.data", str(data), "--out", str(tmp_path / "out"), "--store", str(store)]
+    assert main(["train", *task, *budget, *places, *words]) == 0
+    loss = json.loads((tmp_path / "out" / "run" / "run.json").read_text())["curves"]["loss"]
+    assert loss[-1] < loss[0]
+    with Store(store, writable=False) as found:
+        made_by = found.describe(1)["maker"]
+    assert (made_by["lanes"], made_by["mesh"], made_by["snapshot_dtype"]) == ("2", "2x1", "bfloat16")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import pytest
 from test_lm_train import CLUSTER, training
 
 import lm.snapshots
+from lm import benchmark
 from lm.checkpoint import Checkpoints
+from lm.config import SIZES, parameters
 from lm.loop import Stopped, carry_out
 from lm.placement import Placement, place
 from toybench.config import ConfigError, ConfigWarning
@@ -123,6 +125,16 @@ def test_workers_that_pull_the_same_share_a_snapshot(placement):
         assert len(shared) == 1 or not one.timeline.step[e]
     own = training("heloco", placement=placement).begin()  # each worker is handed something of its own
     assert len({id(tree["table"]) for tree in own.pulled}) == 3
+
+
+@pytest.mark.parametrize("placement, copies", [(Placement(), (3, 0)), (ROUNDED, (2.5, 0)), (BOTH, (0, 2.5))])
+def test_the_benchmark_tells_what_a_worker_holds_and_where(placement, copies, capsys):
+    found = benchmark.measure_kept("tiny", placement, 1)
+    size = 4 * parameters(SIZES["tiny"].model)
+    assert (found.device_bytes / size, found.host_bytes / size) == pytest.approx(copies, abs=0.01)
+    assert found.arrival_seconds > 0
+    benchmark.print_kept([found])
+    assert "ms an arrival" in capsys.readouterr().out
 
 
 # Resumed

@@ -160,6 +160,7 @@ def train(
     """One run to its end, with its record in the store and in its folder."""
     from lm.checkpoint import Checkpoints
     from lm.display import display
+    from lm.lock import alone
     from lm.loop import carry_out, maker_of
     from lm.pace import peak_of
     from lm.start import CHECKPOINTS
@@ -170,11 +171,12 @@ def train(
 
     training, init = prepare(run, seed, arguments)
     folder = writable_folder(Path(arguments.out) / name)
-    checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
+    Store(arguments.store).close()  # one that cannot be written is told of now
     peak = peak_of(run.task.compute)
     settings = dump_run(run, CHOICES) | {"seed": seed}
     with (
-        closing(checkpoints),
+        alone(folder),
+        closing(Checkpoints(folder / CHECKPOINTS, training, arguments.keep)) as checkpoints,
         tracking(wanted, name, settings, folder, peak) as track,
         display(name, peak) as show,
     ):
@@ -188,8 +190,7 @@ def train(
         )
     with Store(arguments.store) as store:
         store.add([done.curves], maker_of(training), seconds=done.seconds, commit=commit())
-    notes = {"promoted": note, "init": init}
-    write_json(folder / "run.json", document(done.curves, done.seconds, notes))
+    write_json(folder / "run.json", document(done.curves, done.seconds, {"promoted": note, "init": init}))
     return done.curves
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +27,7 @@ from toybench.server import Server
 from toybench.task import Params
 
 SCHEMA = 1
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax talks through it of what is no user's matter
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells through it what it raises as well, at length
 
 
 class Saved(NamedTuple):
@@ -50,7 +53,8 @@ class Checkpoints:
     def __init__(self, folder: Path, training: Training, keep: int = 2):
         self.folder, self._training = folder.absolute(), training
         self._init = None if training.start is None else digest(training.start)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._failed = False
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
@@ -60,7 +64,7 @@ class Checkpoints:
         """Begin to write the state after so many arrivals; it is whole when `wait` returns.
 
         Raises:
-            ConfigError: the folder holds a later one, of an earlier run.
+            ConfigError: the folder holds a later one, of an earlier run; or it, or that before, cannot be written.
         """
         versions, which = _distinct(state.pulled)
         tree = {"server": state.server._asdict(), "pulled": versions, "inner_states": list(state.inner_states)}
@@ -69,7 +73,9 @@ class Checkpoints:
             "points": [[point.arrival, point.local_steps, point.time, point.metrics] for point in points],
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(tree)), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(arrivals, args=args):
+        with self._written():
+            begun = self._manager.save(arrivals, args=args)
+        if not begun:
             raise ConfigError("out", f"{str(self.folder)!r} holds a checkpoint of an earlier run")
 
     def latest(self) -> Saved | None:
@@ -104,15 +110,40 @@ class Checkpoints:
 
     def last(self) -> int | None:
         """Arrivals taken at the last whole checkpoint."""
-        self.wait()
+        with suppress(ConfigError):
+            self.wait()
+        self._manager.reload()  # it counts one whose writing failed
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Until what was begun is whole."""
-        self._manager.wait_until_finished()
+        """Until what was begun is whole.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        with self._written():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        """Wait, and end.
+
+        Raises:
+            ConfigError: what was begun cannot be written, and nobody was told so far.
+        """
+        with suppress(ConfigError) if self._failed else nullcontext(), self._written():
+            self._manager.close()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """What goes wrong with a checkpoint, now or before in a thread of orbax's, in one line."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            first, self._failed = not self._failed, True
+            last = self.last() if first else None
+            good = "there is no good one" if last is None else f"the last good one is {last}"
+            said = f"cannot write a checkpoint to {str(self.folder)!r}: {_reason(error)}; {good}"
+            raise ConfigError("out", f"{said}; once that is mended, the same command with --resume goes on") from None
 
     def _identity(self) -> dict[str, Any]:
         training = self._training
@@ -212,6 +243,12 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
     if {name: leaf.shape for name, leaf in found.items()} != {name: leaf.shape for name, leaf in item.items()}:
         raise ConfigError(name, f"the checkpoint in {str(folder)!r} is of another model")
     return Last(arrivals, meta, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names]))
+
+
+def _reason(error: Exception) -> str:
+    """Why something cannot be written; orbax says much, and that last."""
+    full = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+    return next((reason for reason in full if reason in str(error)), None) or _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

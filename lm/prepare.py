@@ -13,8 +13,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -23,12 +23,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lm.documents import Document, Source
+from lm.lock import alone
 from lm.tokens import Tokenizer
 from toybench.config import ConfigError
 from toybench.records import read_json, writable_folder, write_json, write_whole
 
 SCHEMA = 1
-META, PROGRESS, MODEL, LOCK = "meta.json", "progress.json", "tokenizer.model", ".lock"
+META, PROGRESS, MODEL = "meta.json", "progress.json", "tokenizer.model"
 SIDES = ("train", "held_out")
 SOURCES = "sources.jsonl"  # of the sources that are done, a line each; part of meta.json in the end
 STREAMS = (*(f"{side}.{kind}" for side in SIDES for kind in ("bin", "ends.bin", "domains.bin")), SOURCES)
@@ -78,7 +79,7 @@ def prepare(
         "dtype": "<u2" if tokenizer.vocabulary <= 2**16 else "<u4",
         "held_out_share": held_out_share,
     }
-    with _alone(folder):
+    with alone(folder):
         if is_whole(folder):
             return _the_same(folder, plan, sources)
         try:
@@ -86,18 +87,6 @@ def prepare(
         except OSError as error:  # of readers it is a ConfigError already
             said = "; once there is room, the same command goes on" if error.errno == errno.ENOSPC else ""
             raise ConfigError("out", f"cannot write to {str(folder)!r}: {error.strerror or error}{said}") from None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the folder."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise ConfigError("out", f"another process is writing to {str(folder)!r}") from None
 
 
 def _the_same(folder: Path, plan: dict[str, Any], sources: Sequence[Source]) -> dict[str, Any]:

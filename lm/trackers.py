@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time as clock
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from lm.loop import Progress, Speed, Visit
 from lm.pace import Peak
 from lm.train import Point
-from toybench.config import ConfigError
+from toybench.config import ConfigError, ConfigWarning
 from toybench.records import writable_folder
 
 Write = Callable[[int, float, dict[str, float]], None]  # local steps, simulated seconds, values by name
@@ -96,30 +97,44 @@ class _Mirror:
         return found
 
     def _write(self, at: Visit | Point, values: dict[str, float]) -> None:
-        for write in self._writes:
-            write(at.local_steps, at.time, values)
+        for write in tuple(self._writes):
+            try:
+                write(at.local_steps, at.time, values)
+            except Exception as error:  # theirs, whatever it is: the run and its record need none of them
+                warnings.warn(f"metrics are mirrored no further: {_first_line(error)}", ConfigWarning, stacklevel=2)
+                self._writes.remove(write)
 
 
 @contextmanager
 def _tensorboard(folder: Path) -> Iterator[Write]:
     """Events by local steps. Their wall time is the simulated one, so that the axis "relative" shows it."""
-    writer: Any = None
+    # Not its SummaryWriter, which hangs once its thread has met a full disk.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.summary import scalar
+
+    events: Any = None
+    proto: Any = event_pb2  # which makes its names when it is imported
 
     def write(local_steps: int, time: float, values: dict[str, float]) -> None:
-        nonlocal writer
-        if writer is None:  # what a killed process wrote past its last checkpoint is hidden
+        nonlocal events
+        if events is None:
+            folder.mkdir(parents=True, exist_ok=True)
             # A file is named by the second it is begun in; a run resumed within that second would overwrite it.
-            suffix = f".{clock.time_ns()}"
-            make = _package("tensorboard").SummaryWriter
-            writer = make(str(folder), purge_step=local_steps, flush_secs=10, filename_suffix=suffix)
+            events = EventsWriter(str(folder / "events"), f".{clock.time_ns()}")
+            # What a killed process wrote past its last checkpoint is hidden.
+            log = proto.SessionLog(status=proto.SessionLog.START)
+            events.write_event(proto.Event(step=local_steps, session_log=log))
         for name, value in values.items():
-            writer.add_scalar(name, value, local_steps, walltime=time)
+            events.write_event(proto.Event(step=local_steps, wall_time=time, summary=scalar(name, value)))
+        events.flush()
 
     try:
         yield write
     finally:
-        if writer is not None:
-            writer.close()
+        if events is not None:
+            with suppress(OSError):
+                events.close()
 
 
 @contextmanager
@@ -131,7 +146,7 @@ def _wandb(project: str, name: str, config: dict[str, Any], folder: Path) -> Ite
         settings = wandb.Settings(silent=True, console="off")
         run = wandb.init(project=project, name=name, config=config, dir=str(folder), mode=mode, settings=settings)
     except (wandb.Error, OSError, ValueError) as error:
-        raise ConfigError("wandb", str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise ConfigError("wandb", _first_line(error)) from None
     run.define_metric("*", step_metric="local_steps")
     status = 1
     try:
@@ -139,3 +154,7 @@ def _wandb(project: str, name: str, config: dict[str, Any], folder: Path) -> Ite
         status = 0
     finally:
         run.finish(exit_code=status)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

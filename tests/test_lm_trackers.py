@@ -1,5 +1,6 @@
 """Metrics mirrored for TensorBoard and wandb, read back from their files."""
 
+import errno
 import os
 import struct
 import sys
@@ -16,7 +17,7 @@ from lm.cli import main
 from lm.config import flops_per_token
 from lm.loop import Stopped, carry_out
 from lm.trackers import Wanted, tracking
-from toybench.config import ConfigError
+from toybench.config import ConfigError, ConfigWarning
 
 
 def tracked(wanted, tmp_path, one, **more):
@@ -130,6 +131,21 @@ def test_wandb_holds_every_visit_and_evaluation_offline(tmp_path, monkeypatch):
     while not wandb_rows(path) and time.monotonic() < end:
         time.sleep(0.1)
     check_rows(wandb_rows(path), one, done)
+
+
+def test_a_mirror_that_breaks_is_dropped_and_the_run_goes_on():
+    seen = []
+
+    def full(local_steps, seconds, values):
+        if local_steps > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    one = small()
+    mirror = trackers._Mirror([full, lambda *row: seen.append(row)], PEAK)
+    with pytest.warns(ConfigWarning, match="No space left on device") as warned:
+        done = carry_out(one, report=mirror.report)
+    assert len(warned) == 1
+    check_rows([(name, at, t, x) for at, t, values in seen for name, x in values.items()], one, done)
 
 
 @pytest.mark.parametrize("flag, package", [("tensorboard", "tensorboardX"), ("wandb", "wandb")])

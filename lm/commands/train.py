@@ -153,6 +153,7 @@ def train(
     from lm.assemble import assemble, corpus_of
     from lm.checkpoint import Checkpoints
     from lm.display import display
+    from lm.lock import alone
     from lm.loop import carry_out, maker_of
     from lm.pace import peak_of
     from lm.runs import keep_data
@@ -168,15 +169,16 @@ def train(
     start, init = (None, None) if arguments.init is None else read_start(Path(arguments.init), task)
     training = assemble(corpus, run, seed, arguments.lanes, start, placed_as(run, arguments))
     folder = writable_folder(Path(arguments.out) / name)
-    keep_data(folder, corpus, resumed=arguments.resume)
-    checkpoints = Checkpoints(folder / CHECKPOINTS, training, arguments.keep)
+    Store(arguments.store).close()  # one that cannot be written is told of now
     peak = peak_of(run.task.compute, training.placement.devices)
     settings = dump_run(run, CHOICES) | {"seed": seed}
     with (
-        closing(checkpoints),
+        alone(folder),
+        closing(Checkpoints(folder / CHECKPOINTS, training, arguments.keep)) as checkpoints,
         tracking(wanted, name, settings, folder, peak) as track,
         display(name, peak) as show,
     ):
+        keep_data(folder, corpus, resumed=arguments.resume)
 
         def report(progress: Progress) -> None:
             show(progress)
@@ -187,8 +189,7 @@ def train(
         )
     with Store(arguments.store) as store:
         store.add([done.curves], maker_of(training), seconds=done.seconds, commit=commit())
-    notes = {"promoted": note, "init": init}
-    write_json(folder / "run.json", document(done.curves, done.seconds, notes))
+    write_json(folder / "run.json", document(done.curves, done.seconds, {"promoted": note, "init": init}))
     return done.curves
 
 

@@ -1,0 +1,212 @@
+"""A disk that is full, a checkpoint cut short: what is told, and that the last whole checkpoint is gone on from."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from test_lm_progress import small
+
+from lm.checkpoint import Checkpoints
+from lm.loop import Stopped, carry_out
+from lm.prepare import prepare
+from lm.sources import find_sources
+from lm.tokens import Bytes
+from toybench.config import ConfigError
+
+SMALL = [
+    *("--task.width", "16", "--task.heads", "2", "--task.head-size", "8", "--task.sequence", "16"),
+    *("--task.batch", "2", "--task.held-out", "4", "--cluster.local-steps", "2"),
+    *("--budget.rounds", "30", "--budget.evaluations", "60"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder of tokens, all bytes."""
+    folder = tmp_path_factory.mktemp("text")
+    for i in range(40):
+        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
+    prepare(find_sources([str(folder)]), Bytes(), str(folder / "tokens"), 0.2)
+    return folder / "tokens"
+
+
+@pytest.fixture
+def command(corpus, tmp_path):
+    """A training that writes a checkpoint at almost every arrival, without its `--out`."""
+    words = [*SMALL, "--task.data", str(corpus), "--every", "0", "--store", str(tmp_path / "runs.sqlite")]
+    return [sys.executable, "-m", "lm", "train", *words]
+
+
+def curves(out):
+    return json.loads((out / "run" / "run.json").read_text())["curves"]
+
+
+# A full disk
+
+
+def room_for(size):
+    """A prefix of command lines that gives them a disk of their own in the folder $OUT, of so many bytes."""
+    mount = f'mount -t tmpfs -o size={size} tmpfs "$OUT"'
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
+
+
+def can_mount(folder):
+    with suppress(OSError):
+        return (
+            subprocess.run(room_for(10**6), env=os.environ | {"OUT": str(folder)}, capture_output=True).returncode == 0
+        )
+    return False
+
+
+def test_a_disk_that_fills_is_one_line_and_gone_on_from_when_there_is_room(command, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    out.mkdir()
+    if not can_mount(out):
+        pytest.skip("no disk of one's own to fill, without user namespaces")
+    short = [*command, "--budget.rounds", "3", "--keep", "1"]
+    subprocess.run([*short, "--out", str(whole)], check=True, capture_output=True, timeout=240)
+    [last] = (p for p in (whole / "run/checkpoints").iterdir() if p.name.isdecimal())
+    size = sum(-(-p.stat().st_size // 4096) * 4096 for p in last.rglob("*") if p.is_file())
+    script = [
+        '"$@" 2>"$SAID"; status=$?',
+        'mount -o remount,size=100m "$OUT"',
+        '"$@" --resume 2>/dev/null && cp -r "$OUT" "$KEPT" && exit $status',
+    ]
+    words = room_for(int(1.7 * size))
+    words[-1] = "; ".join([words[-1], *script])
+    places = {"OUT": str(out), "SAID": str(tmp_path / "said"), "KEPT": str(tmp_path / "kept")}
+    done = subprocess.run(
+        [*words, "sh", *short, "--out", str(out)], env=os.environ | places, capture_output=True, text=True, timeout=280
+    )
+    told = (tmp_path / "said").read_text().splitlines()
+    assert done.returncode == 2, (done, told)
+    assert [line for line in told if not line.startswith("run: ")] == told[-1:]
+    assert told[-1].startswith("toybench: error: out: cannot write a checkpoint to ")
+    assert ": No space left on device; the last good one is " in told[-1]
+    assert curves(tmp_path / "kept") == curves(whole)
+
+
+@pytest.mark.parametrize("raised", [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE: x\nmore")])
+@pytest.mark.parametrize("where", ["save", "wait_until_finished"])
+@pytest.mark.parametrize("failing", [0, 3])
+def test_what_orbax_raises_sooner_or_later_is_one_line(tmp_path, monkeypatch, raised, where, failing):
+    one = small()
+    checkpoints = Checkpoints(tmp_path, one)
+    method, calls = getattr(checkpoints._manager, where), []
+
+    def fails(*args, **kwargs):
+        calls.append(None)
+        if len(calls) > failing:
+            raise raised
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoints._manager, where, fails)
+    with pytest.raises(ConfigError) as told:
+        carry_out(one, checkpoints, every=0.0)
+        checkpoints.wait()
+    said, last = str(told.value), checkpoints.last()
+    assert "\n" not in said and "cannot write a checkpoint" in said
+    assert (f"the last good one is {last}" if last is not None else "there is no good one") in said
+    assert ("No space left on device" if isinstance(raised, OSError) else "RESOURCE: x;") in said
+    checkpoints.close()  # which was told already
+    monkeypatch.undo()
+    checkpoints._manager.wait_until_finished()  # which did not fail in truth
+    again = Checkpoints(tmp_path, one)
+    found = carry_out(one, again, resume=True)
+    again.close()
+    np.testing.assert_array_equal(found.curves.metrics["loss"], carry_out(one).curves.metrics["loss"])
+
+
+def test_a_failure_nobody_was_told_of_is_told_at_the_end(tmp_path, monkeypatch):
+    one = small()
+    checkpoints = Checkpoints(tmp_path, one)
+    with pytest.raises(Stopped):
+        carry_out(one, checkpoints, stop=lambda: True)
+
+    def fails():
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(checkpoints._manager, "close", fails)
+    with pytest.raises(ConfigError, match="Disk quota exceeded; the last good one is 1"):
+        checkpoints.close()
+
+
+def test_two_do_not_train_in_one_folder(command, tmp_path):
+    out = tmp_path / "out"
+    first = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 240
+        while not list((out / "run").glob("checkpoints/*")):
+            assert first.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        second = subprocess.run([*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=240)
+    finally:
+        first.kill()
+        first.communicate()
+    assert second.returncode == 2 and second.stderr == (
+        f"toybench: error: out: another process is writing to {str(out / 'run')!r}\n"
+    )
+
+
+# A checkpoint cut short
+
+
+def being_written(folder):
+    """What tells the unfinished checkpoints there from others."""
+    found = set()
+    for path in folder.glob("*tmp*"):
+        with suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_ino, path.stat().st_ctime_ns))
+    return found
+
+
+def cut_short(process, folder, before, draw):
+    """Kill a process while it writes a checkpoint, its first or a later one; whether it was at it still."""
+    end = time.monotonic() + 240
+    for _ in range(draw.randint(1, 4)):
+        while not (begun := being_written(folder) - before):
+            assert process.poll() is None and time.monotonic() < end, process.communicate()
+            time.sleep(0.0005)
+        before = before | begun
+    time.sleep(draw.uniform(0, 0.03))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return bool(being_written(folder))
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+def test_killed_in_writing_checkpoints_and_resumed_is_uninterrupted(command, tmp_path, kills):
+    """Each process goes on from the last whole checkpoint, whatever the one before it left of the next."""
+    draw, out, cut, last = random.Random(kills), tmp_path / "out", 0, -1
+    folder = out / "run" / "checkpoints"
+    for _ in range(kills):
+        before = being_written(folder)
+        process = subprocess.Popen([*command, "--out", str(out), "--resume"], stderr=subprocess.PIPE, text=True)
+        cut += cut_short(process, folder, before, draw)
+        whole = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+        assert max(whole, default=-1) >= last
+        last = max(whole, default=-1)
+    assert cut
+    for words in (["--out", str(out), "--resume"], ["--out", str(tmp_path / "whole")]):
+        subprocess.run([*command, *words, "--every", "3600"], check=True, capture_output=True, timeout=280)
+    assert curves(out) == curves(tmp_path / "whole")  # every number, bit for bit
+    assert not list(folder.glob("*tmp*"))
+
+
+def test_what_a_kill_leaves_behind_is_cleared_away(tmp_path):
+    one = small()
+    left = tmp_path / "7.orbax-checkpoint-tmp"
+    left.mkdir()
+    (left / "part").write_bytes(bytes(1000))
+    checkpoints = Checkpoints(tmp_path, one)
+    carry_out(one, checkpoints, resume=True)
+    checkpoints.close()
+    assert not left.exists()

@@ -222,8 +222,10 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
         if (arrivals := manager.latest_step()) is None:
             raise ConfigError(name, f"{str(folder)!r} holds no finished checkpoint")
         meta = manager.restore(arrivals, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if meta.get("schema") != SCHEMA:
+        if isinstance(meta, dict) and meta.get("schema") != SCHEMA:
             raise ConfigError(name, f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
+        if not _is_meta(meta):
+            raise ConfigError(name, f"the last checkpoint in {str(folder)!r} is damaged")
         shapes = like(meta)
         names = [f"['server']['params']{path}" for path in _names(shapes)]
         item = dict(zip(names, jax.tree.leaves(shapes)))
@@ -243,6 +245,14 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
     if {name: leaf.shape for name, leaf in found.items()} != {name: leaf.shape for name, leaf in item.items()}:
         raise ConfigError(name, f"the checkpoint in {str(folder)!r} is of another model")
     return Last(arrivals, meta, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names]))
+
+
+def _is_meta(meta: Any) -> bool:
+    """Whether it is what `Checkpoints.save` notes, as far as readers rely on it."""
+    if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict) or "seed" not in meta:
+        return False
+    points = meta.get("points")
+    return isinstance(points, list) and bool(points) and all(isinstance(p, list) and len(p) == 4 for p in points)
 
 
 def _reason(error: Exception) -> str:

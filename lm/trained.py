@@ -53,6 +53,11 @@ class Trained:
                 if not isinstance(node, dict) or key not in node:
                     raise ConfigError("model", f"{self.name!r} is damaged: of where it comes from it lacks {path}")
                 node = node[key]
+        said = self.source["data"]["tokenizer"]
+        kinds = {"vocabulary": int, "sha256": str}
+        if wrong := [key for key, kind in kinds.items() if type(said.get(key)) is not kind]:
+            odd = f"its tokenizer's {wrong[0]} is {said.get(wrong[0])!r}"
+            raise ConfigError("model", f"{self.name!r} is damaged: {odd}")
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.params)):
             raise ConfigError("model", f"{self.name!r} has parameters that are not finite: its training diverged")
 

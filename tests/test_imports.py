@@ -83,7 +83,7 @@ LAW = {
     "plots.demo": row("plots.timeline study training matplotlib numpy"),
     "plots.leaderboard": row("matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots.demo"),
-    "report": row("loading outer rich", "config demo study timeline training numpy"),
+    "report": row("loading outer rich", "compare config demo study timeline training numpy"),
     "narrate": row("config curves outer statistics study timeline numpy"),
     "projection": row("config engine gaussians jax numpy"),
     "views": row(),

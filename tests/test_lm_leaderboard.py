@@ -130,6 +130,17 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, said):
     assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]
 
 
+def test_two_processes_do_not_share_a_folder(tmp_path, capsys):
+    from lm.lock import alone
+
+    (tmp_path / "run.toml").write_text(SMALL)
+    (tmp_path / "out").mkdir()
+    with alone(tmp_path / "out"), pytest.raises(SystemExit) as end:
+        words = ["--store", str(tmp_path / "runs.sqlite"), "--out", str(tmp_path / "out")]
+        main(["leaderboard", str(tmp_path / "run.toml"), "sgd", *words])
+    assert end.value.code == 2 and "another process" in capsys.readouterr().err
+
+
 def test_a_stored_run_gives_its_model_back():
     from toybench.loading import dump_run, load_run
 

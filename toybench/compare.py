@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +17,7 @@ from toybench.statistics import Interval, interval, rank_intervals, relative_gap
 
 REFERENCE, CONTROL = "sync nesterov", "control"
 LEAST = 3  # methods, to speak of an order
+RANKED = 5  # seeds, to speak of a rank's interval
 DRAWS, PERMUTATIONS = 4000, 20_000
 SPLITS = 200  # of the seeds into halves, at most
 
@@ -46,18 +49,35 @@ def read_contest(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no such document, or of a version that did not keep the losses of every seed.
     """
-    try:
-        document = read_json(path)
-        clusters = document["clusters"]
-        rows = [row for rows in clusters.values() for row in rows]
-        names = [row["name"] for row in rows]
-    except (KeyError, TypeError, AttributeError):
-        raise ConfigError(path, "is no leaderboard; expected a leaderboard.json") from None
-    if not names:
+    document = read_json(path)
+    clusters = document.get("clusters") if isinstance(document, dict) else None
+    if not isinstance(clusters, dict) or not all(isinstance(board, list) for board in clusters.values()):
+        raise ConfigError(path, "is no leaderboard; expected a leaderboard.json")
+    rows = [row for board in clusters.values() for row in board]
+    if not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
+        raise ConfigError(path, "is no leaderboard; expected a leaderboard.json")
+    if not rows:
         raise ConfigError(path, "has no methods")
     if not all("losses" in row for row in rows):
         raise ConfigError(path, "lacks the losses of single seeds, as an earlier version wrote it; make it anew")
+    for cluster, board in clusters.items():
+        _check_board(path, cluster, board)
     return document
+
+
+def _check_board(path: str, cluster: str, board: Sequence[Mapping[str, Any]]) -> None:
+    names, counts = [row["name"] for row in board], set()
+    if not re.fullmatch(r"\w[\w.-]*", cluster):
+        raise ConfigError(path, f"has a cluster of an odd name, {cluster!r}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(path, f"has {twice[0]!r} more than once on {cluster}")
+    for row in board:
+        losses = row["losses"]
+        if not isinstance(losses, list) or not all(type(x) in (int, float) and 0 < x < math.inf for x in losses):
+            raise ConfigError(path, f"{row['name']} on {cluster}: expected losses that are positive numbers")
+        counts.add(len(losses))
+    if len(counts) > 1 or min(counts, default=2) < 2:
+        raise ConfigError(path, f"expected the losses of the same seeds, two or more, of every method on {cluster}")
 
 
 def sides(document: Mapping[str, Any], title: str) -> dict[str, Side]:
@@ -93,7 +113,7 @@ class Agreement:
     low: float  # 95 % bootstrap interval, over methods and over the seeds of each side
     high: float
     chance: float  # the share of random orders with a |tau| as large: the two-sided p-value
-    needed: float  # the |tau| that 5 % of random orders reach
+    needed: float  # the least |tau| that fewer than 5 % of random orders reach
     within: tuple[float, float]  # tau of each side's order with its own on other seeds, half against half
     behind: float  # by how many per cent of loss the first side's best method is behind the best, on the second
 
@@ -110,10 +130,18 @@ def agreement(first: Side, second: Side) -> Agreement:
         drawn.append(kendall(a, b, weight))
     low, high = np.nanquantile(drawn, (0.025, 0.975))  # nan: methods drawn that are all alike
     null = np.abs([kendall(x, draw.permutation(y)) for _ in range(PERMUTATIONS)])
-    chance = (1 + int((null >= abs(tau) - 1e-12).sum())) / (1 + PERMUTATIONS)
     behind = 100 * (y[int(np.argmin(x))] / y.min() - 1)
     within = (_within(first.losses), _within(second.losses))
-    return Agreement(tau, float(low), float(high), chance, float(np.quantile(null, 0.95)), within, float(behind))
+    return Agreement(tau, float(low), float(high), _share_beyond(null, abs(tau)), _needed(null), within, float(behind))
+
+
+def _share_beyond(null: np.ndarray, tau: float) -> float:
+    return (1 + int((null >= tau - 1e-9).sum())) / (1 + len(null))
+
+
+def _needed(null: np.ndarray) -> float:
+    """The least |tau| that fewer than 5 % of random orders reach: they come in steps."""
+    return next((float(tau) for tau in np.unique(null.round(9)) if _share_beyond(null, tau) < 0.05), math.inf)
 
 
 def _redrawn(losses: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -194,19 +222,27 @@ def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
         first, second = document["titles"]
         lines += [f"# {first} and {second}: {_clusters(document)}", "", sentence(document), ""]
         lines += [
-            "Gap: final loss above sync Nesterov's, per cent, each method at its own best outer rate, paired by seed, "
-            f"95 % t-interval ({document['seeds'][0]} and {document['seeds'][1]} seeds). Rank: 95 % bootstrap interval "
-            "over the seeds. The interval of tau: bootstrap over methods and over the seeds of each side.",
+            "Gap: final loss above sync Nesterov's, per cent, each method at the outer rate that its side's search "
+            f"found, paired by seed, 95 % t-interval ({document['seeds'][0]} and {document['seeds'][1]} seeds). Rank: "
+            f"with its 95 % bootstrap interval where there are {RANKED} seeds or more. The interval of tau: bootstrap "
+            "over methods, as if they were drawn independently, and over the seeds of each side.",
             "",
             f"| method | gap, {first} | gap, {second} | rank, {first} | rank, {second} |",
             "|---|---|---|---|---|",
         ]
         for row in document["rows"]:
             gaps = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap) for gap in row["gap"]]
-            ranks = ["{:g} [{:g}, {:g}]".format(*rank) for rank in row["rank"]]
+            ranks = rank_words(row["rank"], document["seeds"])
             lines.append(f"| {' | '.join([row['name'], *gaps, *ranks])} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def rank_words(ranks: Sequence[Interval], seeds: Sequence[int]) -> list[str]:
+    """Ranks on both sides; an interval only where there are seeds enough to draw from."""
+    return [
+        "{:g} [{:g}, {:g}]".format(*rank) if count >= RANKED else f"{rank[0]:g}" for rank, count in zip(ranks, seeds)
+    ]
 
 
 def _clusters(document: Mapping[str, Any]) -> str:

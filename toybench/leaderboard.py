@@ -215,11 +215,12 @@ def board(
 def preamble(document: Mapping[str, Any]) -> str:
     """How the numbers were made and what they mean."""
     tuned, decided, reported = (document["seeds"][name] for name in Seeds._fields)
-    runoff = f" the best five decided on {_span(decided)} too," if decided else ""
+    runoff = f" the best five decided on {span(decided)} too," if decided else ""
+    search = f", {document['search']}," if "search" in document else ""
     kind = "Run" if "model" in document else "Preset"
     return (
-        f"{kind} `{document['preset']}`; every method's rates tuned on seeds {_span(tuned)},{runoff} reported on "
-        f"{_span(reported)}. Gap: final loss above sync Nesterov's at equal local steps, per cent, "
+        f"{kind} `{document['preset']}`; every method's rates tuned{search} on seeds {span(tuned)},{runoff} reported "
+        f"on {span(reported)}. Gap: final loss above sync Nesterov's at equal local steps, per cent, "
         "paired by seed, 95 % t-interval. Verdict: on the interval corrected for the number of comparisons on that "
         "cluster (Bonferroni). Time: simulated time to sync Nesterov's final loss as a share of its time; 1 where it "
         "is never reached. Rank: by final loss, 95 % bootstrap interval."
@@ -255,7 +256,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _span(seeds: Sequence[int]) -> str:
+def span(seeds: Sequence[int]) -> str:
+    """Seeds in words, neighbours by their ends."""
     together = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]}-{seeds[-1]}" if together and len(seeds) > 1 else ", ".join(map(str, seeds))
 

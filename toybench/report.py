@@ -121,6 +121,8 @@ def leaderboard_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 def compare_table(document: Mapping[str, Any]) -> Table:
     """Methods of two contests: gap and rank on each."""
+    from toybench.compare import rank_words
+
     first, second = document["titles"]
     caption = "gap to sync Nesterov with its 95 % interval over the seeds; rank by final loss, bootstrap interval"
     title = ", ".join(dict.fromkeys(document["clusters"]))
@@ -130,8 +132,7 @@ def compare_table(document: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in document["rows"]:
         gaps = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap) for gap in row["gap"]]
-        ranks = ["{:g} [{:g}, {:g}]".format(*rank) for rank in row["rank"]]
-        table.add_row(row["name"], *map(escape, gaps + ranks))
+        table.add_row(row["name"], *map(escape, gaps + rank_words(row["rank"], document["seeds"])))
     return table
 
 

@@ -32,8 +32,9 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.usage = f"{parser.prog} RUN.toml [METHOD ...] [--init DIR] [--SECTION.FIELD VALUE ...] ..."
     parser.add_argument("file", metavar="RUN.toml", help="model, cluster, inner optimizer and length of every run")
     parser.add_argument("methods", nargs="*", metavar="METHOD", help="only these, and the reference; as in `toybench`")
-    parser.add_argument("--tuning-seeds", nargs="+", default=["1000:1001"], metavar="N", help="(default 1000)")
-    parser.add_argument("--seeds", nargs="+", default=["200:202"], metavar="N", help="reported (default 200 201)")
+    text = "rates are tried on (default 1000:1001; one number is a count)"
+    parser.add_argument("--tuning-seeds", nargs="+", default=["1000:1001"], metavar="N", help=text)
+    parser.add_argument("--seeds", nargs="+", default=["200:202"], metavar="N", help="reported (default 200:202)")
     parser.add_argument("--init", metavar="DIR", help="start from the parameters of this run's last checkpoint")
     text = f"outer rate in the middle of the first three tried, an octave apart (default {START})"
     parser.add_argument("--start", type=float, default=START, metavar="RATE", help=text)
@@ -44,12 +45,12 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from toybench.leaderboard import REFERENCE, Seeds, check, contestants, with_reference
+    from toybench.leaderboard import REFERENCE, Seeds, check, contestants, span, with_reference
 
     base, note = base_of(arguments)
     seeds = Seeds(read_seeds(arguments.tuning_seeds), [], read_seeds(arguments.seeds))
     if set(seeds.tuning) & set(seeds.reported) or len(seeds.reported) < 2:
-        said = f"must be two or more and no tuning seeds, got {seeds.reported}; tuned on {seeds.tuning}"
+        said = f"must be two or more and no tuning seeds, got {span(seeds.reported)}; tuned on {span(seeds.tuning)}"
         raise ConfigError("seeds", said)
     if arguments.lanes < 1 or not arguments.start > 0:
         raise ConfigError("lanes, start", "must be >= 1 and > 0")
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     configure()
     from lm.assemble import corpus_of
     from lm.contest import Contest
+    from lm.lock import alone
     from lm.loop import Stopped, as_record
     from lm.start import read_start
     from lm.task import LanguageTask
@@ -79,10 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     out, began = writable_folder(arguments.out), time.perf_counter()
     told = {"preset": Path(arguments.file).stem, "model": model_of(base, corpus), **note}
+    told |= {"search": f"an octave apart from {arguments.start:g} on, to where both neighbours are worse"}
     told |= {"init": init["parameters"]} if init is not None else {}
     document: dict[str, Any] = {}
     try:
-        with INTERRUPT.held(), Store(arguments.store) as store, contest_bar(len(who)) as (say, report):
+        with (
+            alone(out),
+            INTERRUPT.held(),
+            Store(arguments.store) as store,
+            contest_bar(len(who)) as (say, report),
+        ):
             contest = Contest(store, out / "unfinished", arguments.lanes, start)
 
             def measure(runs: Sequence[Run], seeds: Sequence[int]):
@@ -143,6 +151,7 @@ def cluster_name(base: Run) -> str:
 def contest_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[Run, int, Progress], None]]]:
     """A bar of contestants on a terminal, elsewhere a line for each run that ends: `say` names the one that begins."""
     names: list[str] = []
+    ended: list[tuple[Run, int]] = []
     with progress_bar(total) as progress:
 
         def say(name: str) -> None:
@@ -150,7 +159,9 @@ def contest_bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[R
             names.append(name)
 
         def report(run: Run, seed: int, so_far: Progress) -> None:
-            if so_far.local_steps == so_far.total_steps and not sys.stderr.isatty():
+            over = so_far.local_steps == so_far.total_steps and (run, seed) not in ended  # which is told of twice
+            if over and not sys.stderr.isatty():
+                ended.append((run, seed))
                 loss = so_far.point.metrics["loss"]
                 said = f"rate {outer_rate(run):g}, seed {seed}: held-out loss {loss:.4f}"
                 print(f"{names[-1]}: {said}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -379,6 +380,34 @@ def test_a_damaged_folder(corpus):
     refused(lambda: Corpus.open(corpus.folder), "task.data", "train.bin", "damaged")
     (corpus.folder / "meta.json").write_text('{"schema": 99}')
     refused(lambda: Corpus.open(corpus.folder), "task.data", "prepare it again")
+
+
+def test_threads_that_end_in_any_order_write_what_one_would(shelf, tmp_path, small, monkeypatch):
+    """And hold only so many batches, whatever the corpus's size."""
+    prepare(find_sources([shelf]), Bytes(), tmp_path / "whole", 0.1)
+    held, draw, batches, packing = [0], random.Random(0), lm.prepare.batches, lm.prepare._Packing
+
+    class Slow(Bytes):
+        def encode(self, texts):
+            time.sleep(draw.uniform(0, 0.004))
+            return Bytes().encode(texts)
+
+    def watched(documents):
+        for batch in batches(documents):
+            held.append(held[-1] + 1)
+            yield batch
+
+    class Noted(packing):
+        def _write(self, batch, ids, before):
+            held.append(held[-1] - 1)
+            return super()._write(batch, ids, before)
+
+    monkeypatch.setattr(lm.prepare, "cores", lambda: 3)
+    monkeypatch.setattr(lm.prepare, "batches", watched)
+    monkeypatch.setattr(lm.prepare, "_Packing", Noted)
+    prepare(find_sources([shelf]), Slow(), tmp_path / "out", 0.1)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert held[-1] == 0 and max(held) == 2 * 3
 
 
 # Shards and batches

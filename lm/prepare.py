@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import islice
@@ -27,13 +29,14 @@ from lm.lock import alone
 from lm.tokens import Tokenizer
 from toybench.config import ConfigError
 from toybench.records import read_json, writable_folder, write_json, write_whole
+from toybench.runtime import cores
 
 SCHEMA = 1
 META, PROGRESS, MODEL = "meta.json", "progress.json", "tokenizer.model"
 SIDES = ("train", "held_out")
 SOURCES = "sources.jsonl"  # of the sources that are done, a line each; part of meta.json in the end
 STREAMS = (*(f"{side}.{kind}" for side in SIDES for kind in ("bin", "ends.bin", "domains.bin")), SOURCES)
-BATCH = 2_000_000  # characters that the tokenizer is given at once
+BATCH = 500_000  # characters that the tokenizer is given at once
 COMMIT = 8_000_000  # tokens between two notes of progress, each of which waits for the disk
 
 Progress = Callable[[str, float], None]  # what is said, and bytes of sources done since the last call
@@ -53,6 +56,33 @@ def is_held_out(text: str, share: float) -> bool:
 def domain_number(domain: str) -> int:
     """Where a document comes from, as 32 bits: a table of all hosts would grow with the corpus."""
     return int.from_bytes(hashlib.blake2b(domain.encode(errors="replace"), digest_size=4).digest(), "little")
+
+
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents in batches of about `BATCH` characters."""
+    batch, characters = [], 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def encoded(
+    found: Iterable[list[Document]], tokenizer: Tokenizer, threads: ThreadPoolExecutor
+) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
+    """Batches with their tokens, in order; no more than two a core are held."""
+    waiting: deque[tuple[list[Document], Future[list[np.ndarray]]]] = deque()
+    for batch in found:
+        waiting.append((batch, threads.submit(tokenizer.encode, [document.text for document in batch])))
+        if len(waiting) >= 2 * cores():
+            first, ids = waiting.popleft()
+            yield first, ids.result()
+    for first, ids in waiting:
+        yield first, ids.result()
 
 
 def prepare(
@@ -130,6 +160,7 @@ class _Packing:
                 path.touch()
                 self.files[name] = stack.enter_context(open(path, "r+b"))
             self._go_back(start)
+            self.threads = stack.enter_context(ThreadPoolExecutor(cores()))
             self.began, self.at_start = time.perf_counter(), self._tokens()
             for source in self.sources[self.source :]:
                 self._pack(source)
@@ -212,18 +243,13 @@ class _Packing:
         return sum(self._length(f"{side}.bin") for side in SIDES) // self.dtype.itemsize
 
     def _pack(self, source: Source) -> None:
-        """One source, from the document where it stopped."""
-        told = _told(source)
-        at, batch, characters = 0, [], 0
-        for document in islice(source.documents(), self.documents, None):
-            batch.append(document)
-            characters += len(document.text)
-            if characters >= BATCH:
-                at, batch, characters = self._write(batch, at), [], 0
-                if self._tokens() - self.committed >= COMMIT:
-                    self._commit()
-        if batch:
-            at = self._write(batch, at)
+        """One source, from the document where it stopped: read here, while other threads encode what was read."""
+        told, at = _told(source), 0
+        documents = islice(source.documents(), self.documents, None)
+        for batch, ids in encoded(batches(documents), self.tokenizer, self.threads):
+            at = self._write(batch, ids, at)
+            if self._tokens() - self.committed >= COMMIT:
+                self._commit()
         line = json.dumps(told | {"documents": self.documents, "sha256": source.sha256()}) + "\n"
         self.files[SOURCES].write(line.encode())
         self.source, self.documents = self.source + 1, 0
@@ -232,12 +258,12 @@ class _Packing:
         if self._tokens() - self.committed >= COMMIT:
             self._commit()
 
-    def _write(self, batch: list[Document], before: int) -> int:
+    def _write(self, batch: list[Document], ids: list[np.ndarray], before: int) -> int:
         """Tokens of a batch of documents, each to its side; returns the bytes of the source that are done."""
         end = np.array([self.tokenizer.end], self.dtype)
         rows: dict[str, list[tuple[Document, np.ndarray]]] = {side: [] for side in SIDES}
-        for document, ids in zip(batch, self.tokenizer.encode([document.text for document in batch])):
-            rows[SIDES[is_held_out(document.text, self.plan["held_out_share"])]].append((document, ids))
+        for document, tokens in zip(batch, ids):
+            rows[SIDES[is_held_out(document.text, self.plan["held_out_share"])]].append((document, tokens))
         for side, documents in rows.items():
             if not documents:
                 continue

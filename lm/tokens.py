@@ -82,7 +82,7 @@ class SentencePiece:
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         dtype = np.uint16 if self.vocabulary <= 2**16 else np.uint32
-        return [np.array(ids, dtype) for ids in self._pieces.encode(texts, num_threads=cores())]
+        return [np.array(ids, dtype) for ids in self._pieces.encode(texts, num_threads=1)]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._pieces.decode([int(i) for i in ids if i != self.end])

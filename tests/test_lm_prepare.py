@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -218,3 +219,31 @@ def test_an_interrupted_command_keeps_what_it_has(shelf, tmp_path, monkeypatch, 
     monkeypatch.setattr(lm.prepare._Packing, "_write", interrupted)
     assert call("prepare", shelf, "--out", tmp_path / "out") == 130
     assert "goes on" in capsys.readouterr().err
+
+
+def test_threads_that_end_in_any_order_write_what_one_would(shelf, tmp_path, small, monkeypatch):
+    """And hold only so many batches, whatever the corpus's size."""
+    prepare(find_sources([shelf]), Bytes(), tmp_path / "whole", 0.1)
+    held, draw, batches, packing = [0], random.Random(0), lm.prepare.batches, lm.prepare._Packing
+
+    class Slow(Bytes):
+        def encode(self, texts):
+            time.sleep(draw.uniform(0, 0.004))
+            return Bytes().encode(texts)
+
+    def watched(documents):
+        for batch in batches(documents):
+            held.append(held[-1] + 1)
+            yield batch
+
+    class Noted(packing):
+        def _write(self, batch, ids, before):
+            held.append(held[-1] - 1)
+            return super()._write(batch, ids, before)
+
+    monkeypatch.setattr(lm.prepare, "cores", lambda: 3)
+    monkeypatch.setattr(lm.prepare, "batches", watched)
+    monkeypatch.setattr(lm.prepare, "_Packing", Noted)
+    prepare(find_sources([shelf]), Slow(), tmp_path / "out", 0.1)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert held[-1] == 0 and max(held) == 2 * 3

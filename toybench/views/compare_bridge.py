@@ -40,10 +40,8 @@ def body(records: Path | None) -> None:
         chosen = state.pick(st.segmented_control, "clusters", "bridge.clusters", [*read])
     document, rows = read[chosen]
     st.info(state.plain(sentence(document)), icon=":material/compare_arrows:")
-    left, right = st.columns([3, 2], gap="medium")
-    left.altair_chart(charts_compare.bridge(rows, document["titles"]), width="stretch")
-    with right:
-        table(rows, document["titles"])
+    st.altair_chart(charts_compare.bridge(rows, document["titles"]), width="stretch")
+    table(rows, document["titles"])
     st.caption(HOW)
 
 

@@ -14,7 +14,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.placement import Placement
 from lm.snapshots import memory_of, server_device
-from toybench.config import ConfigError
 from toybench.task import Batch, Params, Task
 
 WORKER, DATA = "worker", "data"
@@ -38,17 +37,10 @@ class Lanes:
     Args:
         placement: of which `workers` and `data` count here.
         count: L lanes, a multiple of `workers`.
-
-    Raises:
-        ConfigError: there are fewer devices.
     """
 
     placement: Placement
     count: int
-
-    def __post_init__(self):
-        if self.placement.devices > (there := len(jax.local_devices())):
-            raise ConfigError("mesh", f"needs {self.placement.devices} devices, there are {there}")
 
     @property
     def each(self) -> int:

@@ -64,13 +64,24 @@ def place(
         if value not in known:
             raise ConfigError(name, f"must be one of {', '.join(known)}, got {value!r}")
     workers, data = (_divisor(lanes, devices), 1) if mesh is None else _parsed(mesh)
-    if workers * data > devices:
-        raise ConfigError("mesh", f"{workers}x{data} needs {workers * data} devices, there are {devices}")
+    found = Placement(workers, data, snapshots, dtype)  # type: ignore[arg-type] looked at above
+    check_layout(found, lanes, batch, devices)
+    return found
+
+
+def check_layout(placement: Placement, lanes: int, batch: int, devices: int) -> None:
+    """Refuse a mesh that has more devices than there are, or does not divide the lanes and the batch.
+
+    Raises:
+        ConfigError: as it says.
+    """
+    workers, data = placement.workers, placement.data
+    if placement.devices > devices:
+        raise ConfigError("mesh", f"{placement.mesh} needs {placement.devices} devices, there are {devices}")
     if lanes % workers:
         raise ConfigError("lanes", f"must be a multiple of the mesh's {workers} over workers, got {lanes}")
     if batch % data:
         raise ConfigError("task.batch", f"must be a multiple of the mesh's {data} over data, got {batch}")
-    return Placement(workers, data, snapshots, dtype)  # type: ignore[arg-type] looked at above
 
 
 def _parsed(mesh: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lm.config import LanguageModel
 from lm.mesh import Lanes
-from lm.placement import DEFAULT, Placement
+from lm.placement import DEFAULT, Placement, check_layout
 from lm.snapshots import Snapshots
 from lm.waves import plan_waves
 from toybench.config import Run
@@ -69,7 +69,7 @@ class Training:
         placement: the devices that the lanes are laid over, and where what workers hold is kept.
 
     Raises:
-        ConfigError: there are fewer devices.
+        ConfigError: there are fewer devices, or they do not divide the lanes or the batch.
     """
 
     run: Run
@@ -82,7 +82,7 @@ class Training:
     placement: Placement = DEFAULT
 
     def __post_init__(self):
-        _ = self.mesh, self.snapshots
+        check_layout(self.placement, self.lanes, self.run.task.batch, len(jax.local_devices()))
 
     @cached_property
     def mesh(self) -> Lanes:

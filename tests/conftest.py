@@ -17,9 +17,10 @@ from toybench.runtime import configure
 pytest.register_assert_rewrite(
     "tests.pages", "tests.sweep_page", "tests.compare_page", "tests.corpora", "tests.imports"
 )
-configure()
 jax.config.update("jax_num_cpu_devices", 2)  # two on every machine, so that lanes are always spread
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # before `configure`, which would have one for each core
+configure()
 
 hypothesis.settings.register_profile("toybench", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("toybench")

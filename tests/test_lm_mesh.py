@@ -144,9 +144,16 @@ def test_a_mesh_that_cannot_be_is_refused(mesh, lanes, batch, said):
     assert str(refused.value) == said
 
 
-def test_more_devices_than_there_are_are_refused():
-    with pytest.raises(ConfigError, match="mesh: needs 64 devices, there are"):
-        training(lanes=64, placement=Placement(workers=64))
+@pytest.mark.parametrize(
+    "lanes, placement, said",
+    [
+        (64, Placement(workers=64), "mesh: 64x1 needs 64 devices, there are"),
+        (3, Placement(workers=2), "lanes: must be a multiple of the mesh's 2 over workers, got 3"),
+    ],
+)
+def test_a_training_that_cannot_be_laid_out_is_refused(lanes, placement, said):
+    with pytest.raises(ConfigError, match=said):
+        training(lanes=lanes, placement=placement)
 
 
 @pytest.fixture(scope="module")

@@ -264,6 +264,10 @@ def test_stopped_work_can_begin_again(tiny):
 def test_promote_shows_what_is_kept_what_changes_and_what_it_takes():
     at = open_page(TINY | {"b.outer.method": "ormo"}, page="promote")
     assert "21.1 M" in texts(at) and told(at) == []
+    taken = bridge.estimate(bridge.promote(scene(at).runs[0], "20m"))
+    assert f"{taken.memory / 1e9:.1f} GB" in texts(at) and any(
+        taken.footprint.told in caption.value for caption in at.caption
+    )
     kept, changed = (element.value for element in at.dataframe)
     before = scene(at).runs[0]
     assert len(kept) == sum(len(dump_run(before)[s]) for s in ("cluster", "outer"))

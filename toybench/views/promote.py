@@ -105,9 +105,8 @@ def estimated(taken: Any) -> None:
     for column, (label, value) in zip(st.columns(len(shown)), shown):
         column.markdown(f":small[:gray[{label}]]  \n**{value}**")
     by_part = ", ".join(f"{name} {part.each * part.times:,}" for name, part in taken.parts.items())
-    st.caption(
-        f"{taken.parameters:,} parameters: {by_part}. GB on a device, a visit at a time: {taken.footprint.told}."
-    )
+    st.caption(f"{taken.parameters:,} parameters: {by_part}.")
+    st.caption(f"Gigabytes of one device that computes a visit at a time: {taken.footprint.told}.")
     if not taken.fits:
         st.warning(f"More than one {taken.accelerator.name} holds.", icon=":material/memory:")
 

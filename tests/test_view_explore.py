@@ -25,10 +25,11 @@ TINY = {
 
 def open_page(query=None, page="explore"):
     def script(page):
+        from lm import launch
         from lm import promote as bridge
         from toybench.views import explore, promote, state
 
-        state.page(explore.body if page == "explore" else lambda: promote.body(bridge))
+        state.page(explore.body if page == "explore" else lambda: promote.body(bridge, launch))
 
     at = AppTest.from_function(script, args=(page,), default_timeout=120)
     for name, value in (query or {}).items():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lm import promote
+from lm import launch, promote
 from toybench.views.pages import show
 
-show(records=Path(__file__).parent / "experiments" / "records", bridge=promote)
+show(records=Path(__file__).parent / "experiments" / "records", bridge=promote, launch=launch)

@@ -1,7 +1,7 @@
 """The app in a real browser: how fast it answers, and how it looks.
 
     python -m experiments.browser latencies [--moves 8]      some 60 s; prints a table, in seconds
-    python -m experiments.browser screenshots [FOLDER]       some 60 s; the README's, into docs/
+    python -m experiments.browser screenshots [FOLDER]       some two minutes; the README's, into docs/
 
 Needs the extras `app` and `dev`, and a Chromium (`--chromium PATH` says where). A server is started on a free port. A
 latency is from the key that moves a slider to the moment other curves are drawn and nothing runs any more.
@@ -147,7 +147,7 @@ def latencies(page: Any, address: str, moves: int) -> None:
 
 
 def screenshots(page: Any, address: str, folder: Path) -> None:
-    """One of each page, into a folder; a small sweep is made for its own."""
+    """One of each page, into a folder; a small sweep, and a small training, are made for their own."""
     for name, at in PICTURES.items():
         page.goto(f"{address}{at}")
         page.wait_for_selector("h3")
@@ -155,6 +155,12 @@ def screenshots(page: Any, address: str, folder: Path) -> None:
         if name == "sweep":
             page.get_by_role("button", name="Run", exact=True).click()
             page.wait_for_function("() => /all [0-9,]+ runs are done/i.test(document.body.innerText)")
+        if name == "promote":
+            page.get_by_role("button", name="Train", exact=True).click()
+            page.wait_for_function(
+                "() => /done; the run is in the store/.test(document.body.innerText)", timeout=600_000
+            )
+            page.wait_for_function("() => document.querySelectorAll('[data-testid=stVegaLiteChart]').length == 2")
         page.wait_for_timeout(2000)
         page.screenshot(path=folder / f"app-{name}.png", full_page=True)
 
@@ -163,7 +169,7 @@ PICTURES = {
     "explore": "/",
     "sweep": "/sweep?preset=fast&sweep.seeds=0:6&sweep.y=cluster.grace%3Dlinear:0:4:5",
     "compare": "/compare?compare=leaderboard",
-    "promote": "/promote?b.outer.method=delayed_nesterov",
+    "promote": "/promote?size=tiny&b.outer.method=delayed_nesterov",
 }
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
-from lm.loop import Progress
 from lm.pace import Peak
+
+if TYPE_CHECKING:
+    from lm.loop import Progress
 
 EVERY = 60.0  # seconds between lines
 
@@ -68,3 +72,27 @@ class _Lines:
 
     def _say(self, said: str) -> None:
         print(f"{self._name}: {said}", file=sys.stderr, flush=True)
+
+
+# Read back
+
+
+class Line(NamedTuple):
+    """What a line says."""
+
+    local_steps: int
+    total_steps: int
+    loss: float  # of the last evaluation, held out
+    said: str
+
+
+LINE = re.compile(r"[^:]+: (?P<said>(?P<done>[\d,]+) of (?P<all>[\d,]+) local steps, held-out loss (?P<loss>[^ ,]+).*)")
+
+
+def read(lines: Iterable[str]) -> list[Line]:
+    """What a training has said of its progress, among other lines."""
+    found = []
+    for matched in filter(None, map(LINE.fullmatch, lines)):
+        done, total = (int(matched[name].replace(",", "")) for name in ("done", "all"))
+        found.append(Line(done, total, float(matched["loss"]), matched["said"]))
+    return found

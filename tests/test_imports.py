@@ -109,7 +109,11 @@ LAW = {
         "views.stories views.work streamlit",
         "tomli_w",
     ),
-    "views.promote": row("config loading narrate selection views.scene views.state streamlit", "store"),
+    "views.promote": row("config loading narrate selection views.scene views.state views.trained streamlit", "store"),
+    "views.trained": row(
+        "config curves interrupt loading narrate plots.lines records selection views.charts views.runner views.state "
+        "views.stored views.work numpy streamlit"
+    ),
     "views.plans": row(
         "arguments axes config loading presets selection store views.jobs views.scene views.work",
         "runtime sweep tomli_w",

@@ -31,10 +31,11 @@ def open_page(query=None, page="explore"):
     """A page of a query string."""
 
     def script(page):
+        from lm import launch
         from lm import promote as bridge
         from toybench.views import explore, promote, state
 
-        state.page(explore.body if page == "explore" else lambda: promote.body(bridge))
+        state.page(explore.body if page == "explore" else lambda: promote.body(bridge, launch))
 
     return open_script(script, query or {}, page)
 

@@ -29,19 +29,19 @@ def _compare(records: Path) -> None:
     compare.body(records)
 
 
-def _promote(bridge: Any) -> None:
+def _promote(bridge: Any, launch: Any) -> None:
     from toybench.views import promote
 
-    state.desk().keep_only(state.session(), ())
-    promote.body(bridge)
+    promote.body(bridge, launch)
 
 
-def show(records: Path, bridge: Any) -> None:
+def show(records: Path, bridge: Any, launch: Any) -> None:
     """The app.
 
     Args:
         records: the folder of the committed records, where there is one.
         bridge: the module that promotes, `lm.promote`, which nothing here may import.
+        launch: the module that starts what was promoted, `lm.launch`, likewise.
     """
     st.set_page_config(page_title="toybench", page_icon=str(ICON), layout="wide")
     pages = [
@@ -56,7 +56,7 @@ def show(records: Path, bridge: Any) -> None:
             url_path="compare",
         ),
         st.Page(
-            partial(state.page, partial(_promote, bridge)),
+            partial(state.page, partial(_promote, bridge, launch)),
             title="Promote",
             icon=":material/rocket_launch:",
             url_path="promote",

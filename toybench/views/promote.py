@@ -10,14 +10,14 @@ from toybench.config import ConfigError, Run
 from toybench.loading import dump_run, load_run
 from toybench.narrate import title
 from toybench.selection import text
-from toybench.views import state
+from toybench.views import state, trained
 from toybench.views.scene import LETTERS
 
 KEPT = ("cluster", "outer")  # what a language-model run takes over as it is
 
 
-def body(bridge: Any) -> None:
-    """The page; `bridge` is the module `lm.promote`."""
+def body(bridge: Any, launch: Any) -> None:
+    """The page; `bridge` is the module `lm.promote`, `launch` is `lm.launch`."""
     st.markdown("### From the toy to a language model")
     st.caption(
         "A promoted configuration keeps its cluster and its outer optimizer to the letter; task, inner optimizer and "
@@ -34,14 +34,16 @@ def body(bridge: Any) -> None:
         state.kept(name, *choice)
     try:
         run, said = source()
-        if run is not None:
-            promoted(bridge, run, said)
+        if run is None:
+            state.desk().keep_only(state.session(), ())  # what another page began
+        else:
+            promoted(bridge, launch, run, said)
     finally:  # also where a message stands instead
         state.publish({name: (state.kept(name), default) for name, (default, _) in choices.items()})
 
 
-def promoted(bridge: Any, run: Run, said: str) -> None:
-    """The language-model run that a configuration becomes, and what it takes."""
+def promoted(bridge: Any, launch: Any, run: Run, said: str) -> None:
+    """The language-model run that a configuration becomes, what it takes, and where it is small, its training."""
     sizes, devices = [*bridge.SIZES], bridge.ACCELERATORS
     left, middle, right = st.columns([2, 2, 2])
     with left:
@@ -55,6 +57,18 @@ def promoted(bridge: Any, run: Run, said: str) -> None:
         share = state.widget(st.slider, "utilisation", "utilisation", 40, _share, **more)
     after = bridge.promote(run, size)
     estimated(bridge.estimate(after, device, share / 100))
+    name = f"{size}.toml"
+    left, right = st.columns(2, vertical_alignment="center")
+    more: dict[str, Any] = {
+        "mime": "application/toml",
+        "icon": ":material/download:",
+        "width": "stretch",
+        "type": "primary",
+    }
+    file = bridge.write_toml(after, said, size)
+    left.download_button(f"the run file {name}", file, name, **more)
+    right.code(f"python -m lm train {name}", language="bash")
+    trained.body(launch, run, state.scene().seeds, after, file, size)
     left, right = st.columns(2)
     with left:
         st.markdown(":material/lock: kept")
@@ -65,20 +79,6 @@ def promoted(bridge: Any, run: Run, said: str) -> None:
         columns = {"setting": [c.key for c in changed], "toy": [text_of(c.before) for c in changed]}
         columns |= {"language model": [text_of(c.after) for c in changed]}
         st.dataframe(columns, hide_index=True, width="stretch", height=460)
-    name = f"{size}.toml"
-    left, right = st.columns(2, vertical_alignment="center")
-    more: dict[str, Any] = {
-        "mime": "application/toml",
-        "icon": ":material/download:",
-        "width": "stretch",
-        "type": "primary",
-    }
-    left.download_button(f"the run file {name}", bridge.write_toml(after, said, size), name, **more)
-    right.code(f"python -m lm train {name}", language="bash")
-    st.info(
-        "Starting a run from here, and its curve beside the toy's, is still to come; the command above starts it.",
-        icon=":material/construction:",
-    )
 
 
 def _share(text: str) -> int:
@@ -97,9 +97,12 @@ def estimated(taken: Any) -> None:
     """Parameters, tokens, operations, memory, hours."""
     shown = (
         ("parameters", f"{taken.parameters / 1e6:.1f} M"),
-        ("tokens", f"{taken.tokens / 1e9:.2f} G"),
+        ("tokens", f"{taken.tokens / 1e9:.2f} G" if taken.tokens >= 1e8 else f"{taken.tokens / 1e6:.2f} M"),
         ("operations", f"{taken.operations:.2g}"),
-        ("memory of one device", f"{taken.memory / 1e9:.1f} GB"),
+        (
+            "memory of one device",
+            f"{taken.memory / 1e9:.1f} GB" if taken.memory >= 1e8 else f"{taken.memory / 1e6:.1f} MB",
+        ),
         (f"hours of one {taken.accelerator.name}", f"{taken.hours:.2g}"),
     )
     for column, (label, value) in zip(st.columns(len(shown)), shown):

@@ -206,7 +206,9 @@ def test_toybench_imports_no_caller():
 
 
 def test_the_app_hands_the_bridge_in():
-    assert imports_of(ROOT / "app.py") == Imports(frozenset({"lm.launch", "lm.promote", "toybench.views.pages"}), frozenset())
+    assert imports_of(ROOT / "app.py") == Imports(
+        frozenset({"lm.launch", "lm.promote", "toybench.views.pages"}), frozenset()
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ import gzip
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lm.config import BYTES
 from lm.data import Corpus
+from lm.documents import host
 from lm.prepare import prepare
 from lm.sources import find_sources
 from lm.tokens import Bytes, SentencePiece, train
@@ -62,6 +66,15 @@ def test_the_standard_library_is_the_same_each_time_and_without_tests():
     assert first == second and len(first) > 300
     domains = {document.domain for document in first}
     assert {"asyncio", "json", "argparse"} <= domains and not domains & {"test", "site-packages"}
+
+
+@given(st.one_of(st.text(), st.from_regex(r"(https?|ftp|HTTP)://[a-z0-9.A-Z:@\[\]é\n\t -]{0,9}[/?#]?.{0,5}")))
+def test_a_host_is_what_urlsplit_says(url):
+    try:
+        wanted = urlsplit(url).hostname or "else"
+    except ValueError:
+        wanted = "else"
+    assert host(url, "else") == wanted
 
 
 GOOD = lines(texts(3))

@@ -97,9 +97,9 @@ def lost(training: Training) -> Curves:
     """The curves of a run whose loss was no number somewhere: it is known where it began, and that is all."""
     timeline = training.timeline
     begin = training.evaluate(training.begin())
-    count = len(training.evaluate_after)
-    points = [Point(0, 0, 0.0, begin)]
-    for e in sorted(training.evaluate_after)[:count]:
-        nothing = dict.fromkeys(begin, float("nan"))
-        points.append(Point(e, int(timeline.local_steps[e - 1]), float(timeline.time[e - 1]), nothing))
-    return curves_of(training, points)
+    nothing = dict.fromkeys(begin, float("nan"))
+    after = [
+        Point(e, int(timeline.local_steps[e - 1]), float(timeline.time[e - 1]), nothing)
+        for e in sorted(training.evaluate_after)
+    ]
+    return curves_of(training, [Point(0, 0, 0.0, begin), *after])

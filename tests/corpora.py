@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from lm.prepare import prepare
+from lm.sources import find_sources
 from lm.tokens import Bytes
 from toybench.config import ConfigError
 
@@ -32,6 +34,14 @@ def fill_shelf(folder):
     (folder / "b.jsonl").write_bytes(lines(texts(200, 1)))
     (folder / "c.json.gz").write_bytes(gzip.compress(lines(texts(200, 2))))
     return folder
+
+
+def made_of_words(folder):
+    """A folder of tokens, all bytes, of forty small documents."""
+    for i in range(40):
+        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
+    prepare(find_sources([str(folder)]), Bytes(), str(folder / "tokens"), 0.2)
+    return folder / "tokens"
 
 
 def content(folder):

@@ -16,9 +16,7 @@ from test_lm_progress import small
 
 from lm.checkpoint import Checkpoints
 from lm.loop import Stopped, carry_out
-from lm.prepare import prepare
-from lm.sources import find_sources
-from lm.tokens import Bytes
+from tests.corpora import made_of_words
 from toybench.config import ConfigError
 
 SMALL = [
@@ -30,12 +28,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A folder of tokens, all bytes."""
-    folder = tmp_path_factory.mktemp("text")
-    for i in range(40):
-        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
-    prepare(find_sources([str(folder)]), Bytes(), str(folder / "tokens"), 0.2)
-    return folder / "tokens"
+    return made_of_words(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture

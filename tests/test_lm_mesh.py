@@ -16,11 +16,9 @@ from lm.cli import main
 from lm.config import TWIN
 from lm.loop import carry_out
 from lm.placement import Placement, place
-from lm.prepare import prepare
-from lm.sources import find_sources
 from lm.task import LanguageTask
-from lm.tokens import Bytes
 from lm.train import Training
+from tests.corpora import made_of_words
 from toybench.config import Cluster, ConfigError, InnerAdamW, Run
 from toybench.outer import METHODS
 from toybench.runtime import configure
@@ -158,12 +156,7 @@ def test_a_training_that_cannot_be_laid_out_is_refused(lanes, placement, said):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder of prepared tokens."""
-    folder = tmp_path_factory.mktemp("data")
-    for i in range(40):
-        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
-    prepare(find_sources([str(folder)]), Bytes(), str(folder / "out"), 0.2)
-    return folder / "out"
+    return made_of_words(tmp_path_factory.mktemp("text"))
 
 
 def test_a_run_as_it_is_typed_says_how_it_was_laid_out(data, tmp_path):

@@ -11,11 +11,9 @@ from test_lm_train import Lookup, Walks, tokens
 from lm.cli import main
 from lm.config import TWIN, default_arms
 from lm.loop import carry_out, maker_of
-from lm.prepare import prepare
 from lm.protocol import finetuning, pretraining
-from lm.sources import find_sources
-from lm.tokens import Bytes
 from lm.train import Training
+from tests.corpora import made_of_words
 from toybench.config import Budget, Cluster, ConfigError, InnerAdamW, Run
 from toybench.inner import make_inner
 from toybench.outer import METHODS
@@ -90,12 +88,7 @@ def test_nothing_to_train_is_refused(make):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A folder of tokens, all bytes."""
-    folder = tmp_path_factory.mktemp("text")
-    for i in range(40):
-        (folder / f"{i:02}.txt").write_text(f"document {i} " * (10 + i))
-    prepare(find_sources([str(folder)]), Bytes(), str(folder / "tokens"), 0.2)
-    return folder / "tokens"
+    return made_of_words(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture

@@ -134,7 +134,8 @@ def _tune_rate(make: Make, settings: dict, rates: Sequence[float], seeds: Sequen
 
 
 def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure) -> Tuning:
-    """The best of a few rates an octave apart, where a run is dear: from `start` to where both neighbours are worse.
+    """The best of a few rates, where a run is dear: an octave apart from `start` to where both neighbours are worse, then
+    half an octave to each side of the best.
 
     Args:
         make: from tuned settings to a configuration.
@@ -155,7 +156,7 @@ def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure) -> T
         if not tuning.on_edge:
             break
         tuning = tried([rounded(tuning.best * (0.5 if tuning.best == tuning.rates[0] else 2))])
-    return tuning
+    return tried([rounded(tuning.best * 2**half) for half in (-0.5, 0.5)])
 
 
 def run_off(make: Make, tunings: Sequence[Tuning], seeds: Sequence[int], measure: Measure) -> Tuning:

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     out, began = writable_folder(arguments.out), time.perf_counter()
     told = {"preset": Path(arguments.file).stem, "model": model_of(base, corpus), **note}
-    told |= {"search": f"an octave apart from {arguments.start:g} on, to where both neighbours are worse"}
+    told |= {"search": f"an octave apart from {arguments.start:g} to where both neighbours are worse, then half of one"}
     told |= {"init": init["parameters"]} if init is not None else {}
     document: dict[str, Any] = {}
     try:

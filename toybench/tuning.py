@@ -134,8 +134,8 @@ def _tune_rate(make: Make, settings: dict, rates: Sequence[float], seeds: Sequen
 
 
 def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure) -> Tuning:
-    """The best of a few rates, where a run is dear: an octave apart from `start` to where both neighbours are worse, then
-    half an octave to each side of the best.
+    """The best of a few rates, where a run is dear: an octave apart from `start` to where both neighbours are worse,
+    then half an octave to each side of the best.
 
     Args:
         make: from tuned settings to a configuration.

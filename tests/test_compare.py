@@ -189,8 +189,9 @@ def test_ranks_of_few_seeds_have_no_interval(tmp_path, capsys):
     assert "| 2 [2, 2] | 2 |" in (tmp_path / "out" / "compare.md").read_text()
 
 
-def test_the_record_says_where_its_two_sides_have_one_timeline():
-    """Without DyLU the arrivals are the same, with it they are not; the README says so."""
+@pytest.mark.parametrize("name, with_dylu", (("c4_small", False), ("c4_visits", True)))
+def test_the_run_files_say_where_toy_and_language_model_have_one_timeline(name, with_dylu):
+    """Without DyLU the arrivals are the same in both; with it visits of 8 steps are divided otherwise than those of 60."""
     pytest.importorskip("flax")
     from dataclasses import replace
     from pathlib import Path
@@ -199,11 +200,11 @@ def test_the_record_says_where_its_two_sides_have_one_timeline():
     from toybench.presets import load_preset
     from toybench.timeline import simulate
 
-    run, _ = read_run(str(Path(__file__).parent.parent / "experiments" / "c4_small.toml"))
+    run, _ = read_run(str(Path(__file__).parent.parent / "experiments" / f"{name}.toml"))
     toy, same = load_preset(), {}
     for dylu in (False, True):
         one, other = (simulate(replace(r.cluster, dynamic_steps=dylu), r.budget, 200) for r in (toy, run))
         names = ("worker", "shard", "pulled_at", "staleness")
         alike = len(one.time) == len(other.time)
         same[dylu] = alike and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
-    assert same == {False: True, True: False}
+    assert same == {False: True, True: with_dylu}

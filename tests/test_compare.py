@@ -191,7 +191,7 @@ def test_ranks_of_few_seeds_have_no_interval(tmp_path, capsys):
 
 @pytest.mark.parametrize("name, with_dylu", (("c4_small", False), ("c4_visits", True)))
 def test_the_run_files_say_where_toy_and_language_model_have_one_timeline(name, with_dylu):
-    """Without DyLU the arrivals are the same in both; with it visits of 8 steps are divided otherwise than those of 60."""
+    """Without DyLU the arrivals are the same; with it visits of 8 steps are divided otherwise than those of 60."""
     pytest.importorskip("flax")
     from dataclasses import replace
     from pathlib import Path

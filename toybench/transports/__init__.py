@@ -1,0 +1,1 @@
+"""Real workers on the wall clock: one server around the simulator's scheduler, and ways to reach it."""

@@ -1,0 +1,206 @@
+"""The scheduler on the wall clock: what happened goes in, what the server takes and who is to do what comes out.
+
+It knows no parameters and reads no clock. Equal events in equal order give equal outcomes, so that a server that died
+is rebuilt from a list of them. It differs from the simulation in one thing: a group of a grace period stays open until
+the period is over or nobody computes, where simulated time lets everybody go at the last arrival within it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toybench.config import Cluster
+from toybench.scheduler import Scheduler, Visit
+from toybench.timeline import Timeline
+
+SMOOTH = 0.5  # of a worker's measured speed, the weight of the last visit
+
+
+class Given(NamedTuple):
+    """A visit that a worker is to make."""
+
+    id: int  # never used twice in a run
+    visit: Visit
+    reset: bool  # with fresh inner state
+    since: float  # seconds since the run began
+
+
+class Arrival(NamedTuple):
+    """A visit that arrived: a row of the timeline."""
+
+    id: int
+    time: float
+    since: float
+    visit: Visit
+    reset: bool
+
+
+class Outcome(NamedTuple):
+    """What follows from an event, in this order."""
+
+    taken: tuple[tuple[int, bool], ...] = ()  # numbers of arrivals that the server takes, and whether it then steps
+    given: tuple[Given, ...] = ()  # visits from the parameters after that
+
+
+@dataclass
+class Coordinator:
+    """Algorithm 2 over workers that come, finish, die and come back.
+
+    Args:
+        cluster: its rules. The steps of DyLU follow measured speeds.
+        goal: local steps, of all workers, at which the run ends.
+        seed: of the shard draws.
+        declared: whether the cluster's speeds hold for a worker until it is measured; else all are taken for equal.
+    """
+
+    cluster: Cluster
+    goal: int
+    seed: int
+    declared: bool = False
+    running: dict[int, Given] = field(default_factory=dict)  # by worker
+    arrivals: list[Arrival] = field(default_factory=list)
+    stepped: list[bool] = field(default_factory=list)  # for each arrival that the server has taken
+    speeds: dict[int, float] = field(default_factory=dict)  # worker -> seconds of a local step, measured
+    steps_done: int = 0
+    lost: int = 0  # visits
+    lost_steps: int = 0
+
+    def __post_init__(self):
+        if not self.declared:
+            self.cluster = replace(self.cluster, sec_per_step=(1.0,) * self.cluster.workers)
+        self.scheduler = Scheduler(self.cluster, np.random.default_rng(self.seed))
+        self.known: set[int] = set()  # workers that have ever been in
+        self.next_id = 0
+        self.waiting: list[int] = []  # workers that came while a group was open: they pull when it closes
+        self.closes_at = np.inf  # seconds since the run began
+
+    @property
+    def done(self) -> bool:
+        """Whether all local steps have arrived and the server has stepped on them."""
+        return self.steps_done >= self.goal and len(self.stepped) == len(self.arrivals)
+
+    # Events
+
+    def join(self, worker: int, now: float) -> Outcome:
+        """A worker comes, or comes back: what it was doing is lost, and it begins with fresh inner state."""
+        if worker in self.running or worker in self.waiting or worker in self.scheduler.idle:
+            return self._after(self.leave(worker, now), worker, now)
+        return self._after(Outcome(), worker, now)
+
+    def _after(self, before: Outcome, worker: int, now: float) -> Outcome:
+        if len(self.stepped) < len(self.arrivals):  # the parameters that it would pull are not there yet
+            self.waiting.append(worker)
+            return before
+        given = self._given([self.scheduler.join(worker)], now, fresh=True)
+        return Outcome(before.taken, before.given + given)
+
+    def arrive(self, worker: int, now: float, seconds: float) -> Outcome:
+        """A worker's visit has come in; it took so many seconds, in the unit of the cluster's speeds."""
+        given = self.running.pop(worker)
+        self._measure(worker, seconds / given.visit.num_steps)
+        steps = self.scheduler.arrive(given.visit, now)
+        self.arrivals.append(Arrival(given.id, now, given.since, given.visit, given.reset))
+        self.steps_done += given.visit.num_steps
+        taken = self._take(False) if len(self.arrivals) - len(self.stepped) > 1 else ()
+        taken += self._take(True) if steps else ()
+        if self.closes_at == np.inf and len(self.scheduler.idle) >= self.cluster.quorum:
+            self.closes_at = now + self.scheduler.grace
+        closed = self.tick(now)
+        return Outcome(taken + closed.taken, closed.given)
+
+    def leave(self, worker: int, now: float) -> Outcome:
+        """A worker is gone, or has missed its deadline: what it was doing is given out again."""
+        if worker in self.waiting:
+            self.waiting.remove(worker)
+        elif worker in self.running:
+            visit = self.running.pop(worker).visit
+            self.lost, self.lost_steps = self.lost + 1, self.lost_steps + visit.num_steps
+            self.scheduler.lose(visit)
+        elif worker in self.scheduler.idle:
+            self.scheduler.leave(worker)
+        return self.tick(now)
+
+    def due(self, now: float) -> bool:
+        """Whether the group is to be closed: its grace period is over, or nobody computes any more."""
+        return bool(self.scheduler.idle or self.waiting) and (not self.running or now >= self.closes_at)
+
+    def tick(self, now: float) -> Outcome:
+        """Time has passed: the group is closed if it is due."""
+        if not self.due(now):
+            return Outcome()
+        self.closes_at = np.inf
+        taken = self._take(True) if len(self.stepped) < len(self.arrivals) else ()
+        if self.done:
+            return Outcome(taken)
+        given = self._given(self.scheduler.restart(), now, fresh=False)
+        joined, self.waiting = [self.scheduler.join(worker) for worker in sorted(self.waiting)], []
+        return Outcome(taken, given + self._given(joined, now, fresh=True))
+
+    # What follows
+
+    def _take(self, step: bool) -> tuple[tuple[int, bool], ...]:
+        """The server takes the next arrival. The last of an open group waits: whether it steps is not known yet."""
+        self.stepped.append(step)
+        return ((len(self.stepped) - 1, step),)
+
+    def _given(self, visits: list[Visit], now: float, fresh: bool) -> tuple[Given, ...]:
+        found = []
+        for visit in visits:
+            found.append(Given(self.next_id, visit, fresh, now))
+            self.running[visit.worker] = found[-1]
+            self.known.add(visit.worker)
+            self.next_id += 1
+        return tuple(found)
+
+    def _measure(self, worker: int, seconds: float) -> None:
+        before = self.speeds.get(worker, seconds)
+        self.speeds[worker] = SMOOTH * seconds + (1 - SMOOTH) * before
+        alike = len(self.speeds) == 1 and not self.declared
+        for one in sorted(self.scheduler.present) if alike else (worker,):
+            self.scheduler.set_speed(one, self.speeds[worker])
+
+    # What it leaves
+
+    def timeline(self) -> Timeline:
+        """The arrivals that the server has taken."""
+        rows = [
+            (a.time, a.since, *a.visit, step, a.reset) for a, step in zip(self.arrivals, self.stepped)
+        ]
+        kinds = (float, float, int, int, int, int, int, bool, bool)
+        columns = zip(*rows) if rows else [()] * len(kinds)
+        time, start, worker, shard, first, num, pulled, step, reset = map(np.array, columns, kinds)
+        return Timeline(time, start, worker, shard, num, first, pulled, step, reset)
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as JSON can say it; only between groups, when the server has taken all arrivals.
+
+        Raises:
+            ValueError: a group is open.
+        """
+        if len(self.stepped) < len(self.arrivals):
+            raise ValueError("a group is open")
+        return {
+            "scheduler": self.scheduler.state(),
+            "running": [[*given._replace(visit=[*given.visit])] for given in self.running.values()],
+            "arrivals": [[*a._replace(visit=[*a.visit])] for a in self.arrivals],
+            "stepped": self.stepped,
+            "speeds": [[*item] for item in self.speeds.items()],
+            "counts": [self.steps_done, self.lost, self.lost_steps, self.next_id],
+            "known": sorted(self.known),
+            "waiting": self.waiting,
+            "closes_at": None if np.isinf(self.closes_at) else self.closes_at,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of the same cluster."""
+        self.scheduler = Scheduler.restored(self.cluster, state["scheduler"])
+        running = [Given(id, Visit(*visit), *rest) for id, visit, *rest in state["running"]]
+        self.running = {given.visit.worker: given for given in running}
+        self.arrivals = [Arrival(id, t, s, Visit(*visit), reset) for id, t, s, visit, reset in state["arrivals"]]
+        self.stepped, self.waiting, self.known = [*state["stepped"]], [*state["waiting"]], {*state["known"]}
+        self.speeds = {int(worker): speed for worker, speed in state["speeds"]}
+        self.steps_done, self.lost, self.lost_steps, self.next_id = state["counts"]
+        self.closes_at = np.inf if state["closes_at"] is None else state["closes_at"]

@@ -1,0 +1,79 @@
+"""All that a server must not forget, as plain values and arrays, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from toybench.config import ConfigError
+from toybench.server import Server
+from toybench.transports.frames import Frame
+
+if TYPE_CHECKING:
+    from toybench.transports.live import Live
+
+SCHEMA = 1
+
+
+class Point(NamedTuple):
+    """An evaluation."""
+
+    arrivals: int
+    local_steps: int
+    time: float  # seconds since the run began
+    metrics: dict[str, float]
+
+
+def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
+    """A server between groups: what JSON can say of it, and its arrays."""
+    starts = sorted(live.starts)
+    tree = [live.server, [live.starts[worker] for worker in starts]]
+    told = {
+        "schema": SCHEMA,
+        "about": live.about,
+        "codec": live.rules.codec,
+        "pace": live.rules.pace,
+        "seed": live.work.seed,
+        "began": live.began,
+        "coordinator": live.coordinator.state(),
+        "starts": starts,
+        "counts": dict(live.counts),
+        "points": [[*point] for point in live.points],
+        "losses": [[*item] for item in live.losses.items()],
+    }
+    return told, jax.tree.leaves(tree)
+
+
+def thaw(live: Live, frame: Frame) -> None:
+    """Bring a server that has just been made to where another was frozen.
+
+    Raises:
+        ConfigError: that was of another run, version or rule.
+    """
+    told = frame.told
+    own = {"schema": SCHEMA, "about": live.about, "codec": live.rules.codec, "pace": live.rules.pace}
+    for name, here in (own | {"seed": live.work.seed}).items():
+        if (there := told.get(name)) != here:
+            raise ConfigError("resume", f"the folder holds a run of {_differing(name, there, here)}")
+    live.coordinator.restore(told["coordinator"])
+    live.began, live.points = told["began"], [Point(*point) for point in told["points"]]
+    live.counts.update(told["counts"])
+    live.losses.update((worker, loss) for worker, loss in told["losses"])
+    like = [live.server, [live.server.params] * len(told["starts"])]
+    server, starts = jax.tree.unflatten(jax.tree.structure(like), [jnp.array(array) for array in frame.arrays])
+    live.server, live.starts = Server(*server), dict(zip(told["starts"], starts))
+    live.applied = {arrival.id for arrival in live.coordinator.arrivals}
+    for arrival, step in zip(live.coordinator.arrivals, live.coordinator.stepped):
+        live.versions.append(live.versions[-1] + step)
+        live.steps.append(live.steps[-1] + arrival.visit.num_steps)
+    live.looked_at = max((point.local_steps for point in live.points), default=0)
+
+
+def _differing(name: str, there: Any, here: Any) -> str:
+    """What differs, in a few words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        key = next(k for k in {**there, **here} if there.get(k) != here.get(k))
+        return f"{key} {there.get(key)}, this is {here.get(key)}"
+    return f"{name} {there}, this is {here}"

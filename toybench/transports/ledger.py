@@ -1,0 +1,180 @@
+"""What a server must not forget, in a folder: now and then all of it, in between every event, before it is answered.
+
+A server that dies is rebuilt by its last whole checkpoint and the events since; an answer is only given to what is on
+the disk. Checkpoint n is followed by journal n, that by journal n + 1 while checkpoint n + 1 is still being written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from toybench.config import ConfigError
+from toybench.transports.frames import Frame, pack, read_frames
+
+SYNC = getattr(os, "fdatasync", os.fsync)
+
+
+class Ledger:
+    """The ledger of one server in a folder of its own.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._journal, self._number = folder, None, -1
+        with told_of(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def bytes(self) -> int:
+        """On the disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("*-*"))
+
+    def read(self) -> Iterator[Frame]:
+        """The last whole checkpoint, then every event since; nothing where there is none.
+
+        Raises:
+            ConfigError: the folder cannot be read, or its journals are not whole up to the last.
+        """
+        whole = [n for n in reversed(self._numbers("checkpoint")) if self._checkpoint(n) is not None]
+        if not whole:
+            return
+        found = self._checkpoint(whole[0])
+        assert found is not None
+        yield found
+        self._number, journals = whole[0], [n for n in self._numbers("journal") if n >= whole[0]]
+        for n in journals:
+            path, end = self._path("journal", n), 0
+            with open(path, "rb") as file:
+                for end, frame in read_frames(file):
+                    yield frame
+            if end < path.stat().st_size and n < journals[-1]:
+                raise ConfigError("resume", f"{str(path)!r} is damaged at byte {end}")
+            with open(path, "r+b") as file:  # what was being written when the server died was never answered
+                file.truncate(end)
+            self._number = n
+
+    def open(self) -> None:
+        """Write on after what `read` gave."""
+        with told_of(self.folder):
+            self._journal = open(self._path("journal", self._number), "ab")
+
+    def append(self, told: dict[str, Any], arrays: Sequence[Any] = ()) -> None:
+        """An event, on the disk when this returns.
+
+        Raises:
+            ConfigError: it cannot be written; the journal is as it was.
+        """
+        assert self._journal is not None
+        end = self._journal.tell()
+        try:
+            for piece in pack(told, arrays):
+                self._journal.write(piece)
+            self._journal.flush()
+            SYNC(self._journal.fileno())
+        except OSError as error:
+            self._undo(end)
+            raise _told(self.folder, error) from None
+
+    def _undo(self, end: int) -> None:
+        assert self._journal is not None
+        with suppress(OSError):
+            self._journal.close()  # what it still holds goes wherever it can
+        with suppress(OSError), open(self._path("journal", self._number), "r+b") as file:
+            file.truncate(end)
+        self._journal = open(self._path("journal", self._number), "ab")
+
+    def roll(self) -> int:
+        """Later events go to a new journal, to which the checkpoint belongs that is to be written; its number.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        with told_of(self.folder):
+            following = open(self._path("journal", self._number + 1), "ab")
+            if self._journal is not None:
+                self._journal.close()
+            self._journal, self._number = following, self._number + 1
+        return self._number
+
+    def keep(self, number: int, told: dict[str, Any], arrays: Sequence[Any]) -> None:
+        """The checkpoint of a number from `roll`, whole or not there; what came before it is then dropped.
+
+        Raises:
+            ConfigError: it cannot be written; what was there still is.
+        """
+        path, fresh = self._path("checkpoint", number), self.folder / f"new-{number}"
+        try:
+            with open(fresh, "wb") as file:
+                for piece in pack(told, arrays):
+                    file.write(piece)
+                file.flush()
+                SYNC(file.fileno())
+            os.replace(fresh, path)
+            sync_folder(self.folder)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
+            raise _told(self.folder, error) from None
+        for kind in ("checkpoint", "journal"):
+            for n in self._numbers(kind):
+                if n < number:
+                    self._path(kind, n).unlink()
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def last(self) -> Frame | None:
+        """The last whole checkpoint."""
+        found = (self._checkpoint(n) for n in reversed(self._numbers("checkpoint")))
+        return next((frame for frame in found if frame is not None), None)
+
+    def _checkpoint(self, number: int) -> Frame | None:
+        with open(self._path("checkpoint", number), "rb") as file:
+            return next((frame for _, frame in read_frames(file)), None)
+
+    def _numbers(self, kind: str) -> list[int]:
+        names = [path.name.split("-")[1] for path in self.folder.glob(f"{kind}-*")]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _path(self, kind: str, number: int) -> Path:
+        return self.folder / f"{kind}-{number}"
+
+
+class told_of:  # noqa: N801 a context manager
+    """What goes wrong with a folder, in one line."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, OSError):
+            raise _told(self.folder, error) from None
+
+
+def _told(folder: Path, error: OSError) -> ConfigError:
+    said = f"cannot write to {str(folder)!r}: {error.strerror or error}"
+    return ConfigError("out", f"{said}; all that was answered is there, and --resume goes on")
+
+
+def sync_folder(folder: Path) -> None:
+    """Names of new files on the disk, where the system can say so."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

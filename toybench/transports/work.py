@@ -1,0 +1,107 @@
+"""What the workers and the server of a run compute, on whatever engine: the spine's two functions, made ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toybench.config import Run
+from toybench.engine import seed_keys
+from toybench.inner import InnerOptimizer, local_update
+from toybench.outer import OuterOptimizer, make_outer
+from toybench.scheduler import Visit
+from toybench.task import Params, data_of
+from toybench.training import inner_builder, inner_numbers, task_of
+
+
+class Work(Protocol):
+    """A run on one seed, where it is computed. Equal recipes give equal work in every process."""
+
+    run: Run
+    seed: int
+    inner: InnerOptimizer
+    outer: OuterOptimizer
+
+    def init(self) -> Params:
+        """The parameters that the run begins with."""
+        ...
+
+    def visit(self, start: Params, inner_state: Any, visit: Visit) -> tuple[Params, Any, jax.Array]:
+        """Local steps from what was pulled: pseudo-gradient, new inner state, mean loss (`toybench.inner`)."""
+        ...
+
+    def evaluate(self, params: Params) -> dict[str, float]:
+        """Metrics by name, ``loss`` among them."""
+        ...
+
+
+@dataclass(frozen=True)
+class ToyWork:
+    """A run of a toy, or of any `Task` whose data fit on a device."""
+
+    run: Run
+    seed: int
+
+    @cached_property
+    def task(self):
+        return task_of(self.run)
+
+    @cached_property
+    def inner(self) -> InnerOptimizer:
+        return inner_builder(type(self.run.inner))(inner_numbers(self.run))
+
+    @cached_property
+    def outer(self) -> OuterOptimizer:
+        return make_outer(self.run.outer, self.run.cluster.workers, self.run.cluster.barrier)
+
+    @cached_property
+    def _keys(self) -> tuple[jax.Array, jax.Array]:
+        return seed_keys(jax.random.key(self.seed))
+
+    @cached_property
+    def _data(self) -> Any:
+        return data_of(self.task, self._keys[0], self.run.cluster.num_shards)
+
+    def init(self) -> Params:
+        return self.task.init(self._keys[1])
+
+    @cached_property
+    def _visit(self):
+        @jax.jit
+        def visit(start, inner_state, shard, first_step, num_steps, data):
+            def batch_at(j):
+                return self.task.batch(data, shard, first_step + j)
+
+            return local_update(self.task, self.inner, start, inner_state, batch_at, first_step, num_steps)
+
+        return visit
+
+    def visit(self, start: Params, inner_state: Any, visit: Visit) -> tuple[Params, Any, jax.Array]:
+        shard, first, num = (np.int32(n) for n in (visit.shard, visit.first_step, visit.num_steps))
+        return self._visit(start, inner_state, shard, first, num, self._data)
+
+    @cached_property
+    def _evaluate(self):
+        return jax.jit(self.task.evaluate)
+
+    def evaluate(self, params: Params) -> dict[str, float]:
+        return {name: float(value) for name, value in self._evaluate(params, self._data).items()}
+
+
+def reads_pulled(outer: OuterOptimizer, params: Params) -> bool:
+    """Whether an outer optimizer looks at what the worker had pulled: whether numbers that are none there show."""
+
+    def shows(params):
+        zeros, nothing = (jax.tree.map(lambda leaf: jnp.full_like(leaf, value), params) for value in (0, jnp.nan))
+        told = {name: jnp.int32(1) for name in ("staleness", "worker", "num_steps", "arrival", "dispatch")}
+        found = outer.update(zeros, outer.init(zeros), zeros, pulled_params=nothing, **told)
+        numbers = [leaf for leaf in jax.tree.leaves(found) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+        return jnp.stack([jnp.isnan(leaf).any() for leaf in numbers]).any()
+
+    small = jax.tree.map(lambda leaf: jnp.zeros((2,) * jnp.ndim(leaf), jnp.result_type(leaf)), params)
+    return bool(jax.jit(shows)(small))

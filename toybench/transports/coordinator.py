@@ -7,6 +7,7 @@ the period is over or nobody computes, where simulated time lets everybody go at
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -54,12 +55,15 @@ class Coordinator:
         goal: local steps, of all workers, at which the run ends.
         seed: of the shard draws.
         declared: whether the cluster's speeds hold for a worker until it is measured; else all are taken for equal.
+        gather: seconds that those who are there wait for the rest of the cluster's workers before anybody begins.
     """
 
     cluster: Cluster
     goal: int
     seed: int
     declared: bool = False
+    gather: float = math.inf
+    begun: bool = False
     running: dict[int, Given] = field(default_factory=dict)  # by worker
     arrivals: list[Arrival] = field(default_factory=list)
     stepped: list[bool] = field(default_factory=list)  # for each arrival that the server has taken
@@ -74,8 +78,8 @@ class Coordinator:
         self.scheduler = Scheduler(self.cluster, np.random.default_rng(self.seed))
         self.known: set[int] = set()  # workers that have ever been in
         self.next_id = 0
-        self.waiting: list[int] = []  # workers that came while a group was open: they pull when it closes
-        self.closes_at = np.inf  # seconds since the run began
+        self.fresh: set[int] = set()  # workers that came while a group was open: they pull when it closes
+        self.closes_at = math.inf  # seconds since the run began
 
     @property
     def done(self) -> bool:
@@ -86,16 +90,13 @@ class Coordinator:
 
     def join(self, worker: int, now: float) -> Outcome:
         """A worker comes, or comes back: what it was doing is lost, and it begins with fresh inner state."""
-        if worker in self.running or worker in self.waiting or worker in self.scheduler.idle:
-            return self._after(self.leave(worker, now), worker, now)
-        return self._after(Outcome(), worker, now)
-
-    def _after(self, before: Outcome, worker: int, now: float) -> Outcome:
-        if len(self.stepped) < len(self.arrivals):  # the parameters that it would pull are not there yet
-            self.waiting.append(worker)
-            return before
-        given = self._given([self.scheduler.join(worker)], now, fresh=True)
-        return Outcome(before.taken, before.given + given)
+        before = self.leave(worker, now) if worker in self.scheduler.present else Outcome()
+        self.known.add(worker)
+        if not self.begun or len(self.stepped) < len(self.arrivals):  # what it would pull is not there yet
+            self.scheduler.wait(worker)
+            self.fresh.add(worker)
+            return before if self.begun else self.tick(now)
+        return Outcome(before.taken, before.given + self._given([self.scheduler.join(worker)], now, {worker}))
 
     def arrive(self, worker: int, now: float, seconds: float) -> Outcome:
         """A worker's visit has come in; it took so many seconds, in the unit of the cluster's speeds."""
@@ -106,38 +107,38 @@ class Coordinator:
         self.steps_done += given.visit.num_steps
         taken = self._take(False) if len(self.arrivals) - len(self.stepped) > 1 else ()
         taken += self._take(True) if steps else ()
-        if self.closes_at == np.inf and len(self.scheduler.idle) >= self.cluster.quorum:
+        if self.closes_at == math.inf and self.scheduler.group >= self.scheduler.quorum:
             self.closes_at = now + self.scheduler.grace
         closed = self.tick(now)
         return Outcome(taken + closed.taken, closed.given)
 
     def leave(self, worker: int, now: float) -> Outcome:
         """A worker is gone, or has missed its deadline: what it was doing is given out again."""
-        if worker in self.waiting:
-            self.waiting.remove(worker)
-        elif worker in self.running:
+        if worker in self.running:
             visit = self.running.pop(worker).visit
             self.lost, self.lost_steps = self.lost + 1, self.lost_steps + visit.num_steps
             self.scheduler.lose(visit)
         elif worker in self.scheduler.idle:
             self.scheduler.leave(worker)
+            self.fresh.discard(worker)
         return self.tick(now)
 
     def due(self, now: float) -> bool:
         """Whether the group is to be closed: its grace period is over, or nobody computes any more."""
-        return bool(self.scheduler.idle or self.waiting) and (not self.running or now >= self.closes_at)
+        if not self.begun:
+            return len(self.scheduler.idle) >= self.cluster.workers or (bool(self.scheduler.idle) and now > self.gather)
+        return bool(self.scheduler.idle) and (not self.running or now >= self.closes_at)
 
     def tick(self, now: float) -> Outcome:
         """Time has passed: the group is closed if it is due."""
         if not self.due(now):
             return Outcome()
-        self.closes_at = np.inf
+        self.begun, self.closes_at = True, math.inf
         taken = self._take(True) if len(self.stepped) < len(self.arrivals) else ()
         if self.done:
             return Outcome(taken)
-        given = self._given(self.scheduler.restart(), now, fresh=False)
-        joined, self.waiting = [self.scheduler.join(worker) for worker in sorted(self.waiting)], []
-        return Outcome(taken, given + self._given(joined, now, fresh=True))
+        fresh, self.fresh = self.fresh, set()
+        return Outcome(taken, self._given(self.scheduler.restart(), now, fresh))
 
     # What follows
 
@@ -146,14 +147,12 @@ class Coordinator:
         self.stepped.append(step)
         return ((len(self.stepped) - 1, step),)
 
-    def _given(self, visits: list[Visit], now: float, fresh: bool) -> tuple[Given, ...]:
-        found = []
-        for visit in visits:
-            found.append(Given(self.next_id, visit, fresh, now))
-            self.running[visit.worker] = found[-1]
-            self.known.add(visit.worker)
-            self.next_id += 1
-        return tuple(found)
+    def _given(self, visits: list[Visit], now: float, fresh: set[int]) -> tuple[Given, ...]:
+        ids = range(self.next_id, self.next_id + len(visits))
+        given = tuple(Given(id, visit, visit.worker in fresh, now) for id, visit in zip(ids, visits))
+        self.next_id += len(visits)
+        self.running |= {one.visit.worker: one for one in given}
+        return given
 
     def _measure(self, worker: int, seconds: float) -> None:
         before = self.speeds.get(worker, seconds)
@@ -166,9 +165,7 @@ class Coordinator:
 
     def timeline(self) -> Timeline:
         """The arrivals that the server has taken."""
-        rows = [
-            (a.time, a.since, *a.visit, step, a.reset) for a, step in zip(self.arrivals, self.stepped)
-        ]
+        rows = [(a.time, a.since, *a.visit, step, a.reset) for a, step in zip(self.arrivals, self.stepped)]
         kinds = (float, float, int, int, int, int, int, bool, bool)
         columns = zip(*rows) if rows else [()] * len(kinds)
         time, start, worker, shard, first, num, pulled, step, reset = map(np.array, columns, kinds)
@@ -190,8 +187,9 @@ class Coordinator:
             "speeds": [[*item] for item in self.speeds.items()],
             "counts": [self.steps_done, self.lost, self.lost_steps, self.next_id],
             "known": sorted(self.known),
-            "waiting": self.waiting,
-            "closes_at": None if np.isinf(self.closes_at) else self.closes_at,
+            "fresh": sorted(self.fresh),
+            "begun": self.begun,
+            "closes_at": None if math.isinf(self.closes_at) else self.closes_at,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -200,7 +198,8 @@ class Coordinator:
         running = [Given(id, Visit(*visit), *rest) for id, visit, *rest in state["running"]]
         self.running = {given.visit.worker: given for given in running}
         self.arrivals = [Arrival(id, t, s, Visit(*visit), reset) for id, t, s, visit, reset in state["arrivals"]]
-        self.stepped, self.waiting, self.known = [*state["stepped"]], [*state["waiting"]], {*state["known"]}
+        self.stepped, self.fresh, self.known = [*state["stepped"]], {*state["fresh"]}, {*state["known"]}
         self.speeds = {int(worker): speed for worker, speed in state["speeds"]}
         self.steps_done, self.lost, self.lost_steps, self.next_id = state["counts"]
-        self.closes_at = np.inf if state["closes_at"] is None else state["closes_at"]
+        self.begun = state["begun"]
+        self.closes_at = math.inf if state["closes_at"] is None else state["closes_at"]

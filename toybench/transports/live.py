@@ -103,7 +103,8 @@ class Live:
         self.work, self.rules, self.about = work, rules, dict(about or {})
         self.ledger, self.changed = Ledger(folder), threading.Condition()
         run = work.run
-        self.coordinator = Coordinator(run.cluster, run.budget.total_steps(run.cluster), work.seed, rules.pace > 0)
+        goal = run.budget.total_steps(run.cluster)
+        self.coordinator = Coordinator(run.cluster, goal, work.seed, rules.pace > 0, rules.first)
         params = work.init()
         self.server = open_server(work.outer, params)
         self.structure, self.reads = jax.tree.structure(params), reads_pulled(work.outer, params)
@@ -216,7 +217,7 @@ class Live:
     def gone(self, worker: int, why: str = "gone") -> None:
         """A worker is lost: its process has ended, or it has not been heard of for too long."""
         with self.changed:
-            if not self.over and (worker in self.coordinator.running or worker in self.coordinator.waiting):
+            if not self.over and worker in self.coordinator.scheduler.present:
                 self.counts[why] += 1
                 self._happen({"kind": "leave", "worker": worker})
 
@@ -282,8 +283,7 @@ class Live:
         return Reply(worker, verdict, reason, given, leaves)
 
     def _free(self) -> int:
-        coordinator = self.coordinator
-        taken = {*coordinator.running, *coordinator.waiting, *coordinator.scheduler.idle}
+        taken = self.coordinator.scheduler.present
         return next(w for w in range(len(taken) + 1) if w not in taken)
 
     # Events

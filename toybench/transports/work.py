@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from toybench.config import Run
 from toybench.engine import seed_keys
 from toybench.inner import InnerOptimizer, local_update
+from toybench.loading import dump_run, load_run
 from toybench.outer import OuterOptimizer, make_outer
 from toybench.scheduler import Visit
 from toybench.task import Params, data_of
@@ -38,6 +40,34 @@ class Work(Protocol):
     def evaluate(self, params: Params) -> dict[str, float]:
         """Metrics by name, ``loss`` among them."""
         ...
+
+
+class Recipe(NamedTuple):
+    """Of a `Work`: plain values, so that another process or machine can make the same."""
+
+    maker: str  # 'module:function', of this project
+    told: dict[str, Any]  # its argument, as JSON can say it
+
+    def make(self) -> Work:
+        """The work.
+
+        Raises:
+            ValueError: the maker is none of this project's.
+        """
+        module, _, function = self.maker.partition(":")
+        if module.split(".")[0] not in ("toybench", "lm"):
+            raise ValueError(f"expected a maker of toybench or lm, got {self.maker!r}")
+        return getattr(importlib.import_module(module), function)(self.told)
+
+
+def toy_recipe(run: Run, seed: int) -> Recipe:
+    """The recipe of a run of the toy."""
+    return Recipe("toybench.transports.work:toy_work", {"run": dump_run(run), "seed": seed})
+
+
+def toy_work(told: dict[str, Any]) -> ToyWork:
+    """The work of `toy_recipe`."""
+    return ToyWork(load_run(told["run"]), told["seed"])
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Hand:
         self._fresh = jax.jit(work.inner.transformation.init)
         self._encode = jax.jit(lambda g, residual: encode(self.codec, g, residual))
 
+    def warm(self) -> None:
+        """Compile everything, so that no compilation is taken for the time of a step."""
+        arrays, _ = self.visit(self.work.init(), Visit(0, 0, 0, 1, 0), True)
+        jax.block_until_ready(arrays)
+
     def visit(self, start: Params, visit: Visit, reset: bool) -> tuple[list[jax.Array], jax.Array]:
         """A visit: the encoded pseudo-gradient, and the mean loss.
 
@@ -81,6 +86,7 @@ def serve(
     """
     structure = jax.tree.structure(jax.eval_shape(work.init))
     hand = Hand(work, rules.codec)
+    hand.warm()
     reply = connection.hello(worker, about)
     while not (reply.done or stop()):
         worker = reply.worker

@@ -1,4 +1,4 @@
-"""A language-model run as real workers and their server compute it: `toybench.transports.work.Work` over a `Training`."""
+"""A language-model run as real workers and their server compute it: `Work` of `toybench.transports`."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def wire_shapes(codec: Codec, like: Params) -> list[jax.ShapeDtypeStruct]:
 
 
 def fits(codec: Codec, arrays: list[Any], like: Params) -> str | None:
-    """What is wrong with arrays that are said to be a pseudo-gradient of parameters of these shapes; None if nothing."""
+    """What is wrong with arrays that are said to be a pseudo-gradient of such parameters; None if nothing."""
     expected = wire_shapes(codec, like)
     if len(arrays) != len(expected):
         return f"{len(arrays)} arrays instead of {len(expected)}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from toybench.config import ConfigError
 from toybench.transports.frames import Frame, pack, read_frames
@@ -29,8 +29,9 @@ class Ledger:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self._journal, self._number = folder, None, -1
-        with told_of(folder):
+        self.folder, self._number = folder, -1
+        self._journal: BinaryIO | None = None
+        with _told_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -54,7 +55,8 @@ class Ledger:
         for n in journals:
             path, end = self._path("journal", n), 0
             with open(path, "rb") as file:
-                for end, frame in read_frames(file):
+                for read, frame in read_frames(file):
+                    end = read
                     yield frame
             if end < path.stat().st_size and n < journals[-1]:
                 raise ConfigError("resume", f"{str(path)!r} is damaged at byte {end}")
@@ -64,8 +66,8 @@ class Ledger:
 
     def open(self) -> None:
         """Write on after what `read` gave."""
-        with told_of(self.folder):
-            self._journal = open(self._path("journal", self._number), "ab")
+        with _told_of(self.folder):
+            self._journal = self._opened(self._number)
 
     def append(self, told: dict[str, Any], arrays: Sequence[Any] = ()) -> None:
         """An event, on the disk when this returns.
@@ -90,7 +92,7 @@ class Ledger:
             self._journal.close()  # what it still holds goes wherever it can
         with suppress(OSError), open(self._path("journal", self._number), "r+b") as file:
             file.truncate(end)
-        self._journal = open(self._path("journal", self._number), "ab")
+        self._journal = self._opened(self._number)
 
     def roll(self) -> int:
         """Later events go to a new journal, to which the checkpoint belongs that is to be written; its number.
@@ -98,8 +100,8 @@ class Ledger:
         Raises:
             ConfigError: it cannot be made.
         """
-        with told_of(self.folder):
-            following = open(self._path("journal", self._number + 1), "ab")
+        with _told_of(self.folder):
+            following = self._opened(self._number + 1)
             if self._journal is not None:
                 self._journal.close()
             self._journal, self._number = following, self._number + 1
@@ -147,22 +149,20 @@ class Ledger:
         names = [path.name.split("-")[1] for path in self.folder.glob(f"{kind}-*")]
         return sorted(int(name) for name in names if name.isdigit())
 
+    def _opened(self, number: int) -> BinaryIO:
+        return open(self._path("journal", number), "ab")
+
     def _path(self, kind: str, number: int) -> Path:
         return self.folder / f"{kind}-{number}"
 
 
-class told_of:  # noqa: N801 a context manager
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
     """What goes wrong with a folder, in one line."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise _told(self.folder, error) from None
+    try:
+        yield
+    except OSError as error:
+        raise _told(folder, error) from None
 
 
 def _told(folder: Path, error: OSError) -> ConfigError:

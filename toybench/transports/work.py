@@ -127,7 +127,8 @@ def reads_pulled(outer: OuterOptimizer, params: Params) -> bool:
     """Whether an outer optimizer looks at what the worker had pulled: whether numbers that are none there show."""
 
     def shows(params):
-        zeros, nothing = (jax.tree.map(lambda leaf: jnp.full_like(leaf, value), params) for value in (0, jnp.nan))
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        nothing = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
         told = {name: jnp.int32(1) for name in ("staleness", "worker", "num_steps", "arrival", "dispatch")}
         found = outer.update(zeros, outer.init(zeros), zeros, pulled_params=nothing, **told)
         numbers = [leaf for leaf in jax.tree.leaves(found) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]

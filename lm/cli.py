@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lm.commands import data, evaluate, export, leaderboard, pretrain, promote, sample, train
 from lm.config import default_arms
+from toybench.commands import replay
 from toybench.shell import Shell, answer
 
 SHELL = Shell(
@@ -12,6 +13,7 @@ SHELL = Shell(
     {
         "train": train,
         "pretrain": pretrain,
+        "replay": replay,
         "promote": promote,
         "data": data,
         "eval": evaluate,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 130  # the exit status
+TERMINATED = 143  # after SIGTERM
 
 
 class Interrupt:
@@ -48,3 +49,15 @@ class Interrupt:
 
 
 INTERRUPT = Interrupt()
+
+
+@contextmanager
+def terminated() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM and Ctrl-C only ask to stop: whether one has."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        with INTERRUPT.held():
+            yield lambda: bool(asked) or INTERRUPT.asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

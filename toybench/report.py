@@ -206,6 +206,16 @@ def timeline_summary(timeline: Timeline, workers: int) -> str:
     )
 
 
+def departures_table(departures: Sequence[Mapping[str, Any]]) -> Table:
+    """A real run's figures beside those that the cluster model predicts with the workers' measured speeds."""
+    table = Table()
+    for name in ("", "real", "predicted"):
+        table.add_column(name, justify="right" if name else "left")
+    for one in departures:
+        table.add_row(one["name"], *(f"{one[side]:,.6g}" for side in ("real", "predicted")))
+    return table
+
+
 def methods_table() -> Table:
     """Every outer method: formula, defaults, source, and how the source was read."""
     table = Table(caption="; ".join(f"{mark}: {meaning}" for mark, meaning in MARKS.items()), caption_justify="left")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
 from lm.protocol import finetuning
 from toybench.arguments import add_settings, add_store, flags, told_of_file
+from toybench.commands.real import add_engine, carry_out_all, engine_of
 from toybench.config import ConfigError, Run, check_seeds
 from toybench.console import print_json
-from toybench.interrupt import INTERRUPT, INTERRUPTED
+from toybench.interrupt import INTERRUPT, INTERRUPTED, TERMINATED, terminated
 from toybench.loading import overlay_text
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from lm.placement import Placement
     from lm.trackers import Wanted
     from toybench.curves import Curves
-
-TERMINATED = 143  # the exit status after SIGTERM
+    from toybench.transports.drive import Engine
 
 
 def add(parser: argparse.ArgumentParser, preset: Run) -> None:
@@ -63,6 +62,7 @@ def add_training(parser: argparse.ArgumentParser, preset: Run, out: str) -> None
     text = "the same for Weights & Biases, offline unless WANDB_MODE says otherwise (extra `wandb`)"
     parser.add_argument("--wandb", metavar="PROJECT", help=text)
     add_store(parser)
+    add_engine(parser)
     add_settings(parser, preset, CHOICES)
 
 
@@ -91,6 +91,8 @@ def chosen(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
 def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Train runs one after another, each in a folder of its name, and say what came of them."""
     [seed] = check_seeds([arguments.seed])
+    if (engine := engine_of(arguments)) is not None:
+        return train_real(runs, seed, engine, arguments)
     if arguments.lanes < 1 or arguments.keep < 1 or not arguments.every >= 0:
         raise ConfigError("lanes, keep", "must be >= 1, and every >= 0")
     from toybench.runtime import configure
@@ -110,7 +112,7 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
             said = f"{str(out / name)!r} holds checkpoints of an earlier run"
             raise ConfigError("out", f"{said}; --resume goes on with it, another --out leaves it")
     try:
-        with INTERRUPT.held(), terminated() as stop:
+        with terminated() as stop:
             for name, one in runs.items():
                 found[name] = train(name, one, seed, note, wanted, arguments, stop)
     except Stopped as stopped:
@@ -122,15 +124,27 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
     return say(found, out, arguments.json)
 
 
-@contextmanager
-def terminated() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM and Ctrl-C only ask to stop: whether one has."""
-    asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    try:
-        yield lambda: bool(asked) or INTERRUPT.asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
+# What the simulated cluster alone can do, by its flag and what it is if left out
+SIMULATED = {"lanes": 1, "mesh": None, "snapshots": "device", "snapshot_dtype": "float32"} | dict.fromkeys(
+    ("finetune", "tensorboard", "wandb")
+)
+
+
+def train_real(runs: dict[str, Run], seed: int, engine: Engine, arguments: argparse.Namespace) -> int:
+    """Train runs one after another by real workers, each in a folder of its name."""
+    for name, default in SIMULATED.items():
+        if getattr(arguments, name, default) != default:
+            raise ConfigError(name, "is for the simulated cluster; leave out --engine")
+    from toybench.runtime import configure
+
+    configure()
+    from lm.assemble import placed
+    from lm.work import text_recipe
+
+    for one in runs.values():
+        placed(one)  # what does not fit is told of now
+    recipes = {name: text_recipe(one, seed, arguments.init) for name, one in runs.items()}
+    return carry_out_all(recipes, engine, arguments)
 
 
 def placed_as(run: Run, arguments: argparse.Namespace) -> Placement:

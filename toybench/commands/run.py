@@ -8,12 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from toybench.arguments import add_configuration, add_seeds, configuration, read_seeds
-from toybench.config import Run
+from toybench.commands.real import add_engine, carry_out_all, engine_of
+from toybench.config import ConfigError, Run
 from toybench.console import print_json, progress_bar
 from toybench.interrupt import INTERRUPT
 
 if TYPE_CHECKING:
     from toybench.training import Result
+    from toybench.transports.drive import Engine
 
 
 def add(parser: argparse.ArgumentParser, preset: Run) -> None:
@@ -21,10 +23,36 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.add_argument("--out", metavar="DIR", help="write run.json there")
     text = "watch the first seed arrival by arrival: momentum, pseudo-gradients, workers; takes one slow run more"
     parser.add_argument("--probe", action="store_true", help=text)
+    parser.add_argument("--resume", action="store_true", help="of real workers: go on with what is in the folder")
+    add_engine(parser)
     add_configuration(parser, preset)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    engine = engine_of(arguments)
+    return simulated(arguments) if engine is None else real(arguments, engine)
+
+
+def real(arguments: argparse.Namespace, engine: Engine) -> int:
+    """A run by real workers, on one seed."""
+    config, seeds = configuration(arguments), read_seeds(arguments.seeds)
+    if arguments.seeds == ["4"]:  # left out
+        seeds = seeds[:1]
+    if len(seeds) > 1 or arguments.probe:
+        raise ConfigError("seeds, probe", "real workers train one seed, and are not watched: --seeds 0:1")
+    from toybench.runtime import configure
+
+    configure()
+    from toybench.transports.work import toy_recipe
+
+    arguments.out = arguments.out or "results/real"
+    return carry_out_all({"run": toy_recipe(config, seeds[0])}, engine, arguments)
+
+
+def simulated(arguments: argparse.Namespace) -> int:
+    """A run on the simulated cluster, on some seeds."""
+    if arguments.resume:
+        raise ConfigError("resume", "is for real workers: it goes with --engine threads or ray")
     from toybench.records import record, writable_folder, write_json
     from toybench.runtime import configure
 

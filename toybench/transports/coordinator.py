@@ -8,6 +8,7 @@ the period is over or nobody computes, where simulated time lets everybody go at
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -165,11 +166,7 @@ class Coordinator:
 
     def timeline(self) -> Timeline:
         """The arrivals that the server has taken."""
-        rows = [(a.time, a.since, *a.visit, step, a.reset) for a, step in zip(self.arrivals, self.stepped)]
-        kinds = (float, float, int, int, int, int, int, bool, bool)
-        columns = zip(*rows) if rows else [()] * len(kinds)
-        time, start, worker, shard, first, num, pulled, step, reset = map(np.array, columns, kinds)
-        return Timeline(time, start, worker, shard, num, first, pulled, step, reset)
+        return timeline_of(self.arrivals, self.stepped)
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON can say it; only between groups, when the server has taken all arrivals.
@@ -197,9 +194,23 @@ class Coordinator:
         self.scheduler = Scheduler.restored(self.cluster, state["scheduler"])
         running = [Given(id, Visit(*visit), *rest) for id, visit, *rest in state["running"]]
         self.running = {given.visit.worker: given for given in running}
-        self.arrivals = [Arrival(id, t, s, Visit(*visit), reset) for id, t, s, visit, reset in state["arrivals"]]
+        self.arrivals = read_arrivals(state)
         self.stepped, self.fresh, self.known = [*state["stepped"]], {*state["fresh"]}, {*state["known"]}
         self.speeds = {int(worker): speed for worker, speed in state["speeds"]}
         self.steps_done, self.lost, self.lost_steps, self.next_id = state["counts"]
         self.begun = state["begun"]
         self.closes_at = math.inf if state["closes_at"] is None else state["closes_at"]
+
+
+def timeline_of(arrivals: Sequence[Arrival], stepped: Sequence[bool]) -> Timeline:
+    """Arrivals as a timeline, its seconds those of the wall clock; those that the server has not taken are left out."""
+    rows = [(a.time, a.since, *a.visit, step, a.reset) for a, step in zip(arrivals, stepped)]
+    kinds = (float, float, int, int, int, int, int, bool, bool)
+    columns = zip(*rows) if rows else [()] * len(kinds)
+    time, start, worker, shard, first, num, pulled, step, reset = map(np.array, columns, kinds)
+    return Timeline(time, start, worker, shard, num, first, pulled, step, reset)
+
+
+def read_arrivals(state: dict[str, Any]) -> list[Arrival]:
+    """The arrivals of a coordinator's `state`."""
+    return [Arrival(id, time, since, Visit(*visit), reset) for id, time, since, visit, reset in state["arrivals"]]

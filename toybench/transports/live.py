@@ -257,8 +257,11 @@ class Live:
         if push.id in self.applied:
             self.counts["repeated"] += 1
             return self._reply(push.worker, "repeated")
+        if self.over:
+            self.counts["after the end"] += 1
+            return self._reply(push.worker)
         self._refuse("too late")
-        return self._reply(push.worker, "refused", "its visit was given up, or the run is over", none=True)
+        return self._reply(push.worker, "refused", "its visit was given up", none=True)
 
     def _refused(self, worker: int, reason: str) -> Reply:
         """A push that cannot be applied: the visit is lost, and given out again."""

@@ -1,0 +1,78 @@
+"""`replay` of a record: a real run once more from its arrivals, and how far the parameters are from what it had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from toybench.config import ConfigError
+from toybench.records import read_json
+from toybench.transports.again import again
+from toybench.transports.drive import RECORD, about_of
+from toybench.transports.results import Departure, read_real, timeline_from
+from toybench.transports.work import Recipe
+
+
+class Replayed(NamedTuple):
+    """A real run and its replay."""
+
+    arrivals: int
+    largest: float  # difference of a parameter
+    relative: float  # norm of all differences over the norm of what training changed
+    loss: float  # held out, of the real run's parameters
+    loss_again: float
+    departures: list[Departure]
+    first_departure: int | None
+    same_code: bool
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a real run: the file, or the folder that holds it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    document = read_json(path / RECORD if path.is_dir() else path)
+    if not isinstance(document, dict) or not {"recipe", "arrivals", "predicted", "about"} <= document.keys():
+        raise ConfigError("record", f"{str(path)!r} is no record of a real run")
+    return document
+
+
+def replay_record(path: Path, report: Callable[[int, int], None] = lambda done, total: None) -> Replayed:
+    """Reproduce a real run from its record.
+
+    Args:
+        path: of the record, which lies beside what the run's server left.
+        report: called after each arrival with their number and that of all.
+
+    Raises:
+        ConfigError: there is no record, or no parameters beside it.
+    """
+    document = read_record(path)
+    folder = path if path.is_dir() else path.parent
+    recipe = Recipe(**document["recipe"])
+    work, timeline, real = recipe.make(), timeline_from(document["arrivals"]), read_real(folder)
+    found = again(work, timeline, real.codec, lambda done: report(done, len(timeline.time)))
+    leaves, structure = jax.tree.flatten(found)
+    kept = jax.tree.unflatten(structure, real.params[: len(leaves)])
+    begun = jax.tree.leaves(work.init())
+    apart = [np.asarray(a, np.float64) - np.asarray(b, np.float64) for a, b in zip(leaves, jax.tree.leaves(kept))]
+    moved = [np.asarray(a, np.float64) - np.asarray(b, np.float64) for a, b in zip(leaves, begun)]
+    return Replayed(
+        len(timeline.time),
+        max(float(np.abs(leaf).max()) for leaf in apart),
+        _norm(apart) / max(_norm(moved), 1e-30),
+        work.evaluate(kept)["loss"],
+        work.evaluate(found)["loss"],
+        [Departure(**one) for one in document["predicted"]],
+        document["first_departure"],
+        about_of(recipe) == document["about"],
+    )
+
+
+def _norm(leaves: list[np.ndarray]) -> float:
+    return float(np.sqrt(sum(float((leaf**2).sum()) for leaf in leaves)))

@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from toybench.report import departures_table, show
 
     show(
-        f"{found.arrivals:,} arrivals replayed: parameters differ by {found.largest:.2g} at most, "
-        f"{found.relative:.2g} of what training changed; held-out loss {found.loss:.6f}, replayed {found.loss_again:.6f}",
+        f"{found.arrivals:,} arrivals replayed: parameters differ by {found.largest:.2g} at most, {found.relative:.2g} "
+        f"of what training changed; held-out loss {found.loss:.6f}, replayed {found.loss_again:.6f}",
         departures_table([one._asdict() for one in found.departures]),
     )
     if found.first_departure is not None:

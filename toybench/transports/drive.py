@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Engine:
     """
 
     name: str
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     address: str | None = None
     gpus_per_worker: float = 0.0
 

@@ -30,7 +30,7 @@ def dtype_named(name: str) -> np.dtype:
 
 def pack(told: dict[str, Any], arrays: Sequence[Any] = ()) -> list[bytes | memoryview]:
     """A frame as pieces to be written one after another; the arrays are not copied."""
-    whole = [np.ascontiguousarray(array) for array in arrays]
+    whole = [np.asarray(array, order="C") for array in arrays]
     shapes = [[array.dtype.name, [*array.shape]] for array in whole]
     head = json.dumps({"told": told, "arrays": shapes}).encode()
     body = [array.reshape(-1).view(np.uint8).data for array in whole]

@@ -96,7 +96,7 @@ def give_up_the_late(live: Live) -> list[int]:
 def status(live: Live) -> dict[str, Any]:
     """What there is to see of a run, as JSON can say it."""
     with live.changed:
-        coordinator, now = live.coordinator, live.now
+        coordinator, now, unit = live.coordinator, live.now, live.rules.pace or 1.0
         workers = []
         for worker in sorted(coordinator.known):
             given = coordinator.running.get(worker)
@@ -105,7 +105,7 @@ def status(live: Live) -> dict[str, Any]:
                 {
                     "worker": worker,
                     "state": state,
-                    "seconds_per_step": coordinator.speeds.get(worker),
+                    "seconds_per_step": coordinator.speeds[worker] * unit if worker in coordinator.speeds else None,
                     "steps": given.visit.num_steps if given else None,
                     "for": now - max(given.since, live.opened_at) if given else None,
                     "staleness": live.stalest.get(worker),

@@ -1,4 +1,4 @@
-"""What a real run has left: its arrivals, evaluations and parameters, and how it went otherwise than it was predicted."""
+"""What a real run has left: arrivals, evaluations and parameters; and how it went otherwise than was predicted."""
 
 from __future__ import annotations
 

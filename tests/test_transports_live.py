@@ -369,7 +369,9 @@ print(live.failed, len(live.coordinator.arrivals))
 
 def test_a_push_that_cannot_be_written_down_is_not_acknowledged(tmp_path):
     """A real limit of the system's, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "s")], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "s")], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     assert "cannot write to" in done.stdout and "--resume goes on" in done.stdout and done.stdout.split()[-1] == "3"
     live = server(tmp_path / "s")
@@ -403,5 +405,3 @@ def test_what_there_is_to_see(tmp_path):
     assert seen["arrivals"] == 1 and seen["local_steps"] == crew.live.coordinator.arrivals[0].visit.num_steps
     own = sum(s.size * s.dtype.itemsize for s in wire_shapes(CODECS["none"], WORK.init()))
     assert seen["counts"]["bytes in"] == own and not seen["done"]
-
-

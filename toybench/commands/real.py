@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toybench.transports.drive import Engine
     from toybench.transports.work import Recipe
 
-NEEDED = ("pace", "compress", "address", "gpus_per_worker", "checkpoint_every", "deadline")  # an engine
+NEEDED = ("pace", "compress", "address", "gpus_per_worker", "deadline")  # an engine
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

@@ -44,9 +44,10 @@ class Engine:
             raise ConfigError("engine", f"must be one of {', '.join(ENGINES)}, got {self.name!r}")
         if self.rules.codec not in CODECS:
             raise ConfigError("compress", f"must be one of {', '.join(CODECS)}, got {self.rules.codec!r}")
-        for name, value, least in (("pace", self.rules.pace, 0.0), ("gpus_per_worker", self.gpus_per_worker, 0.0)):
+        bounds = {"pace": (self.rules.pace, 0), "gpus_per_worker": (self.gpus_per_worker, 0)}
+        for name, (value, least) in (bounds | {"deadline": (self.rules.factor, 1)}).items():
             if not least <= value < float("inf"):
-                raise ConfigError(name, f"must be a finite number >= {least:g}, got {value}")
+                raise ConfigError(name, f"must be a finite number >= {least}, got {value}")
         if self.name == "threads" and (self.address is not None or self.gpus_per_worker):
             raise ConfigError("engine", "threads have no address and no devices of their own; take 'ray'")
 

@@ -90,15 +90,11 @@ class ToyWork:
         return make_outer(self.run.outer, self.run.cluster.workers, self.run.cluster.barrier)
 
     @cached_property
-    def _keys(self) -> tuple[jax.Array, jax.Array]:
-        return seed_keys(jax.random.key(self.seed))
-
-    @cached_property
     def _data(self) -> Any:
-        return data_of(self.task, self._keys[0], self.run.cluster.num_shards)
+        return data_of(self.task, seed_keys(jax.random.key(self.seed))[0], self.run.cluster.num_shards)
 
     def init(self) -> Params:
-        return self.task.init(self._keys[1])
+        return self.task.init(seed_keys(jax.random.key(self.seed))[1])
 
     @cached_property
     def _visit(self):

@@ -110,6 +110,7 @@ def status(live: Live) -> dict[str, Any]:
                     "for": now - max(given.since, live.opened_at) if given else None,
                     "staleness": live.stalest.get(worker),
                     "loss": live.losses.get(worker),
+                    "visits": live.visits[worker],
                 }
             )
         recent = sum(1 for a in reversed(coordinator.arrivals[-10_000:]) if a.time > now - 60)

@@ -65,6 +65,7 @@ def thaw(live: Live, frame: Frame) -> None:
     server, starts = jax.tree.unflatten(jax.tree.structure(like), [jnp.array(array) for array in frame.arrays])
     live.server, live.starts = Server(*server), dict(zip(told["starts"], starts))
     live.applied = {arrival.id for arrival in live.coordinator.arrivals}
+    live.visits.update(arrival.visit.worker for arrival in live.coordinator.arrivals)
     for arrival, step in zip(live.coordinator.arrivals, live.coordinator.stepped):
         live.versions.append(live.versions[-1] + step)
         live.steps.append(live.steps[-1] + arrival.visit.num_steps)

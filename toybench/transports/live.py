@@ -115,6 +115,7 @@ class Live:
         self.losses: dict[int, float] = {}  # worker -> of its last visit
         self.stalest: dict[int, int] = {}  # worker -> staleness of its last push
         self.counts: Counter[str] = Counter()  # pushes by verdict, and why refused; bytes in and out
+        self.visits: Counter[int] = Counter()  # by worker, that arrived
         self.points: list[Point] = []
         self.due: deque[tuple[Point, Params]] = deque()  # evaluations to be made
         self.looked_at = 0  # local steps at the last of these
@@ -324,6 +325,7 @@ class Live:
             self.held[arrival] = g, self.starts.pop(worker, self.server.params)
             self.losses[worker] = told["loss"]
             self.applied.add(told["id"])
+            self.visits[worker] += 1
             self.offers.pop(worker, None)
             self._carry(self.coordinator.arrive(worker, at, told["seconds"] / (self.rules.pace or 1.0)))
 

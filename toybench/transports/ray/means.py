@@ -62,15 +62,15 @@ def check_room(machines: Iterable[Mapping[str, float]], needs: Needs, where: str
     raise ConfigError("workers", f"{needs.workers} of {each} each do not fit: {where} has {has}; ask for {less}")
 
 
-def environment(folder: str) -> dict[str, str]:
-    """What must be in the environment before Ray is imported and started on this machine, for this user only."""
+def environment() -> dict[str, str]:
+    """What must be in the environment before Ray is imported, to start it on this machine for this user only."""
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux: everything listens on loopback only
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_worker_niceness": "0",  # 15 by default, which starves workers on a machine that does anything else
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
         "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
-        MARK: folder,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -42,18 +43,27 @@ def site(needs: Needs, address: str | None, store: int | None = None, token: str
         with _own(needs, store_size(store)):
             yield
     else:
+        knock(address)
         with _joined(needs, address, token):
             yield
 
 
 def connected() -> bool:
     """Whether this process is at a Ray already."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _import(settings: dict[str, str]) -> Any:
+    """Ray, with these in its environment from the beginning."""
+    before = {name: os.environ.get(name) for name in settings}
+    if "ray" in sys.modules and before != settings:
+        raise ConfigError("ray", f"it was imported before it could be told {', '.join(sorted(settings))}")
+    os.environ.update(settings)
     try:
         import ray
     except ImportError:
         raise ConfigError("engine", "Ray is not installed: pip install 'toybench[ray]'") from None
-    return bool(ray.is_initialized())
+    return ray
 
 
 def _machines() -> list[dict[str, float]]:
@@ -64,11 +74,8 @@ def _machines() -> list[dict[str, float]]:
 
 @contextmanager
 def _own(needs: Needs, store: int) -> Iterator[None]:
-    import ray
-
-    folder = tempfile.mkdtemp(prefix="toybench-ray-")
-    before = {name: os.environ.get(name) for name in environment(folder)}
-    os.environ.update(environment(folder))
+    ray, folder = _import(environment()), tempfile.mkdtemp(prefix="toybench-ray-")
+    os.environ[MARK] = folder
     try:
         _init(address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=store, _temp_dir=folder)
         check_room(_machines(), needs, "this machine")
@@ -77,19 +84,15 @@ def _own(needs: Needs, store: int) -> Iterator[None]:
         ray.shutdown()
         sweep(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        del before[MARK], os.environ[MARK]
-        # Ray reads the token once in a process, so a later one of this process has the same.
+        del os.environ[MARK]
 
 
 @contextmanager
 def _joined(needs: Needs, address: str, token: str | None) -> Iterator[None]:
-    import ray
-
-    knock(address)
-    if token is not None:
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
-    _init(address=address)
+    own = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    ray = _import({"RAY_USAGE_STATS_ENABLED": "0"} | own)
     try:
+        _init(address=address)
         check_room(_machines(), needs, f"the Ray at {address}")
         yield
     finally:

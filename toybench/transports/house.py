@@ -42,16 +42,20 @@ def _watch(live: Live, stop: threading.Event) -> None:
 
 def _evaluate(live: Live, stop: threading.Event) -> None:
     while not stop.wait(BEAT):
-        while evaluate(live):
-            pass
+        with _failing(live):
+            while evaluate(live):
+                pass
 
 
 @contextmanager
 def _failing(live: Live) -> Iterator[None]:
+    """Nobody would keep the house if this thread ended, and the run would hang: it fails."""
     try:
         yield
     except ConfigError as error:
         live.fail(str(error))
+    except Exception as error:
+        live.fail(f"{type(error).__name__}: {error}")
 
 
 def evaluate(live: Live) -> bool:

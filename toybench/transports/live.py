@@ -204,7 +204,6 @@ class Live:
             self._refusals = 0
             told = {"kind": "push", "worker": push.worker, "id": push.id, "seconds": push.seconds, "loss": push.loss}
             written = self._happen(told, push.arrays, g)
-            self.counts["applied"] += written
             return self._reply(push.worker, "applied" if written else "")
 
     def next(self, worker: int, wait: float = 1.0) -> Reply:
@@ -213,6 +212,8 @@ class Live:
             self.changed.wait_for(lambda: worker in self.offers or self.over or bool(self.failed), wait)
             if not self.over and worker in self.coordinator.running and worker not in self.offers:
                 self._happen({"kind": "join", "worker": worker})  # it never got what it was given
+            if not (self.over or self.failed) and worker not in self.coordinator.scheduler.present:
+                return Reply(worker, "refused", "it was given up")  # while it was silent; it is to say hello again
             return self._reply(worker)
 
     def gone(self, worker: int, why: str = "gone") -> None:
@@ -326,6 +327,7 @@ class Live:
             self.losses[worker] = told["loss"]
             self.applied.add(told["id"])
             self.visits[worker] += 1
+            self.counts["applied"] += 1
             self.offers.pop(worker, None)
             self._carry(self.coordinator.arrive(worker, at, told["seconds"] / (self.rules.pace or 1.0)))
 

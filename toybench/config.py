@@ -19,6 +19,9 @@ class ConfigError(ValueError):
         super().__init__(f"{name}: {problem}")
         self.name, self.problem = name, problem
 
+    def __reduce__(self):  # on its way from another process
+        return type(self), (self.name, self.problem)
+
     def under(self, prefix: str) -> ConfigError:
         """The same error, told from one level further up."""
         return ConfigError(f"{prefix}.{self.name}", self.problem)

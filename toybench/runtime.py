@@ -43,10 +43,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def configure() -> None:
+def configure(devices: int | None = None) -> None:
     """Set jax up for lanes: a CPU device for every core, and the persistent compilation cache.
 
     For programs, not for `import toybench`: it changes the process. Call it before jax is first used.
+
+    Args:
+        devices: so many CPU devices instead of one for every core.
 
     Raises:
         ConfigError: jax cannot start as the environment asks, or the cache folder that it names cannot be written.
@@ -66,7 +69,7 @@ def configure() -> None:
         import jax
 
         with suppress(RuntimeError):  # jax is already running, with the devices that it has
-            jax.config.update("jax_num_cpu_devices", cores())
+            jax.config.update("jax_num_cpu_devices", devices or cores())
         if folder is not None:
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toybench import __version__
 from toybench.config import ConfigError
-from toybench.records import maker, provenance, write_json
+from toybench.records import provenance, write_json
+from toybench.transports.about import about_of
 from toybench.transports.codec import CODECS
 from toybench.transports.live import Live, Rules
 from toybench.transports.results import LEDGER, columns_of, departures, first_departure, predicted, read_real
@@ -31,12 +30,14 @@ class Engine:
         name: 'threads' of this process, or 'ray', processes on this machine or many.
         rules: of the server.
         address: of a running Ray cluster; None starts one on this machine.
-        gpus_per_worker: of Ray's, for each worker.
+        cpus_per_worker: of Ray's, for each worker.
+        gpus_per_worker: likewise.
     """
 
     name: str
     rules: Rules = field(default_factory=Rules)
     address: str | None = None
+    cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
 
     def __post_init__(self):
@@ -50,18 +51,6 @@ class Engine:
                 raise ConfigError(name, f"must be a finite number >= {least}, got {value}")
         if self.name == "threads" and (self.address is not None or self.gpus_per_worker):
             raise ConfigError("engine", "threads have no address and no devices of their own; take 'ray'")
-
-
-def about_of(recipe: Recipe) -> dict[str, str]:
-    """What all machines of a run must agree in: versions, sources, and the run itself."""
-    own = maker()
-    folder = Path(__file__).parent.parent.parent
-    sources = hashlib.sha256()
-    for package in ("toybench", "lm"):
-        for path in sorted((folder / package).rglob("*.py")):
-            sources.update(path.read_bytes())
-    run = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
-    return {"toybench": __version__, "jax": own["jax"], "sources": sources.hexdigest()[:16], "run": run}
 
 
 def carry_out(
@@ -118,7 +107,24 @@ def _threads(recipe: Recipe, engine: Engine, ledger: Path, report: Report, stop:
     return run_threads(Live(work, ledger, engine.rules, about_of(recipe)), work, report=report, stop=stop)
 
 
-_RUNNERS = {"threads": _threads}
+def _ray(recipe: Recipe, engine: Engine, ledger: Path, report: Report, stop: Callable[[], bool]) -> bool:
+    from toybench.transports.ray import run_ray
+
+    return run_ray(
+        recipe,
+        ledger,
+        engine.rules,
+        about_of(recipe),
+        workers=recipe.make().run.cluster.workers,
+        address=engine.address,
+        cpus_per_worker=engine.cpus_per_worker,
+        gpus_per_worker=engine.gpus_per_worker,
+        report=report,
+        stop=stop,
+    )
+
+
+_RUNNERS = {"threads": _threads, "ray": _ray}
 
 
 def _every(seconds: float, call: Report) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def dtype_named(name: str) -> np.dtype:
 
 def pack(told: dict[str, Any], arrays: Sequence[Any] = ()) -> list[bytes | memoryview]:
     """A frame as pieces to be written one after another; the arrays are not copied."""
-    whole = [np.asarray(array, order="C") for array in arrays]
+    whole = [np.asarray(array, order="C") for array in arrays]  # ascontiguousarray makes a number a list of one
     shapes = [[array.dtype.name, [*array.shape]] for array in whole]
     head = json.dumps({"told": told, "arrays": shapes}).encode()
     body = [array.reshape(-1).view(np.uint8).data for array in whole]
@@ -46,8 +47,11 @@ def read_frames(file: BinaryIO) -> Iterator[tuple[int, Frame]]:
         mark, in_head, in_body, check = HEAD.unpack(start)
         if mark != MARK:
             return
+        left = os.fstat(file.fileno()).st_size - file.tell()
+        if in_head + in_body > left:  # what the head says may be damaged, and is not to be believed
+            return
         head, body = file.read(in_head), file.read(in_body)
-        if len(head) + len(body) < in_head + in_body or zlib.crc32(body, zlib.crc32(head)) != check:
+        if zlib.crc32(body, zlib.crc32(head)) != check:
             return
         yield file.tell(), unpack(head, body)
 

@@ -42,16 +42,20 @@ def _watch(live: Live, stop: threading.Event) -> None:
 
 def _evaluate(live: Live, stop: threading.Event) -> None:
     while not stop.wait(BEAT):
-        while evaluate(live):
-            pass
+        with _failing(live):
+            while evaluate(live):
+                pass
 
 
 @contextmanager
 def _failing(live: Live) -> Iterator[None]:
+    """Nobody would keep the house if this thread ended, and the run would hang: it fails."""
     try:
         yield
     except ConfigError as error:
         live.fail(str(error))
+    except Exception as error:
+        live.fail(f"{type(error).__name__}: {error}")
 
 
 def evaluate(live: Live) -> bool:
@@ -110,6 +114,7 @@ def status(live: Live) -> dict[str, Any]:
                     "for": now - max(given.since, live.opened_at) if given else None,
                     "staleness": live.stalest.get(worker),
                     "loss": live.losses.get(worker),
+                    "visits": live.visits[worker],
                 }
             )
         recent = sum(1 for a in reversed(coordinator.arrivals[-10_000:]) if a.time > now - 60)

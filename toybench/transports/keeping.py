@@ -29,7 +29,8 @@ class Point(NamedTuple):
 def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
     """A server between groups: what JSON can say of it, and its arrays."""
     starts = sorted(live.starts)
-    tree = [live.server, [live.starts[worker] for worker in starts]]
+    due = [*live.due]  # evaluations that nobody had time for
+    tree = [live.server, [live.starts[worker] for worker in starts], [params for _, params in due]]
     told = {
         "schema": SCHEMA,
         "about": live.about,
@@ -41,6 +42,7 @@ def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
         "starts": starts,
         "counts": dict(live.counts),
         "points": [[*point] for point in live.points],
+        "due": [[*point] for point, _ in due],
         "losses": [[*item] for item in live.losses.items()],
     }
     return told, jax.tree.leaves(tree)
@@ -61,14 +63,16 @@ def thaw(live: Live, frame: Frame) -> None:
     live.began, live.points = told["began"], [Point(*point) for point in told["points"]]
     live.counts.update(told["counts"])
     live.losses.update((worker, loss) for worker, loss in told["losses"])
-    like = [live.server, [live.server.params] * len(told["starts"])]
-    server, starts = jax.tree.unflatten(jax.tree.structure(like), [jnp.array(array) for array in frame.arrays])
+    like = [live.server, [live.server.params] * len(told["starts"]), [live.server.params] * len(told["due"])]
+    server, starts, due = jax.tree.unflatten(jax.tree.structure(like), [jnp.array(array) for array in frame.arrays])
     live.server, live.starts = Server(*server), dict(zip(told["starts"], starts))
     live.applied = {arrival.id for arrival in live.coordinator.arrivals}
+    live.visits.update(arrival.visit.worker for arrival in live.coordinator.arrivals)
     for arrival, step in zip(live.coordinator.arrivals, live.coordinator.stepped):
         live.versions.append(live.versions[-1] + step)
         live.steps.append(live.steps[-1] + arrival.visit.num_steps)
-    live.looked_at = max((point.local_steps for point in live.points), default=0)
+    live.due.extend((Point(*point), params) for point, params in zip(told["due"], due))
+    live.looked_at = max((point.local_steps for point in [*live.points, *(p for p, _ in live.due)]), default=0)
 
 
 def _differing(name: str, there: Any, here: Any) -> str:

@@ -51,6 +51,8 @@ class Ledger:
         found = self._checkpoint(whole[0])
         assert found is not None
         yield found
+        for path in self.folder.glob("new-*"):  # a checkpoint that was being written when the server died
+            path.unlink()
         self._number, journals = whole[0], [n for n in self._numbers("journal") if n >= whole[0]]
         for n in journals:
             path, end = self._path("journal", n), 0
@@ -105,6 +107,7 @@ class Ledger:
             if self._journal is not None:
                 self._journal.close()
             self._journal, self._number = following, self._number + 1
+            sync_folder(self.folder)  # its name too is on the disk before anything in it is answered
         return self._number
 
     def keep(self, number: int, told: dict[str, Any], arrays: Sequence[Any]) -> None:

@@ -115,6 +115,7 @@ class Live:
         self.losses: dict[int, float] = {}  # worker -> of its last visit
         self.stalest: dict[int, int] = {}  # worker -> staleness of its last push
         self.counts: Counter[str] = Counter()  # pushes by verdict, and why refused; bytes in and out
+        self.visits: Counter[int] = Counter()  # by worker, that arrived
         self.points: list[Point] = []
         self.due: deque[tuple[Point, Params]] = deque()  # evaluations to be made
         self.looked_at = 0  # local steps at the last of these
@@ -203,7 +204,6 @@ class Live:
             self._refusals = 0
             told = {"kind": "push", "worker": push.worker, "id": push.id, "seconds": push.seconds, "loss": push.loss}
             written = self._happen(told, push.arrays, g)
-            self.counts["applied"] += written
             return self._reply(push.worker, "applied" if written else "")
 
     def next(self, worker: int, wait: float = 1.0) -> Reply:
@@ -212,6 +212,8 @@ class Live:
             self.changed.wait_for(lambda: worker in self.offers or self.over or bool(self.failed), wait)
             if not self.over and worker in self.coordinator.running and worker not in self.offers:
                 self._happen({"kind": "join", "worker": worker})  # it never got what it was given
+            if not (self.over or self.failed) and worker not in self.coordinator.scheduler.present:
+                return Reply(worker, "refused", "it was given up")  # while it was silent; it is to say hello again
             return self._reply(worker)
 
     def gone(self, worker: int, why: str = "gone") -> None:
@@ -324,6 +326,8 @@ class Live:
             self.held[arrival] = g, self.starts.pop(worker, self.server.params)
             self.losses[worker] = told["loss"]
             self.applied.add(told["id"])
+            self.visits[worker] += 1
+            self.counts["applied"] += 1
             self.offers.pop(worker, None)
             self._carry(self.coordinator.arrive(worker, at, told["seconds"] / (self.rules.pace or 1.0)))
 

@@ -1,0 +1,176 @@
+"""The processes that a driver has started: watched, and replaced when they die."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from toybench.config import ConfigError
+from toybench.transports.ray.line import Around, Worker
+from toybench.transports.ray.means import Needs
+from toybench.transports.ray.posts import Care, Deaths, Post
+from toybench.transports.ray.seat import Seat, Terms
+from toybench.transports.ray.site import NAMESPACE
+
+QUEUES = {"ask": 8, "polls": 64, "driver": 8}  # calls at once; who waits for a visit is in nobody's way
+
+
+@dataclass
+class Crew:
+    """The workers of a driver: watched, and replaced when they die."""
+
+    terms: Terms
+    needs: Needs
+    care: Care
+    around: Around
+    posts: list[Post] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def look(self, told: dict[str, Any], gone: Callable[[int], Any]) -> None:
+        """Replace who has died, `gone` being told of it first."""
+        visits = {one["worker"]: one["visits"] for one in told["workers"]}
+        for post in self.posts:
+            if post.task is not None and (how := self._ended(post)):
+                post.actor = post.task = None
+                if not told["settled"]:
+                    gone(post.worker)
+                    self.notes.append(f"worker {post.worker}: {how}")
+                    post.deaths.count(visits.get(post.worker, 0))
+                if post.deaths.hopeless:
+                    post.closed = f"it died {post.deaths.fruitless} times on end without finishing a visit"
+            if post.task is None and not post.closed and time.monotonic() >= post.deaths.not_before:
+                self._send(post)
+
+    def _send(self, post: Post) -> None:
+        import ray
+
+        kind = ray.remote(Worker).options(num_cpus=self.needs.cpus, num_gpus=self.needs.gpus, max_concurrency=4)
+        post.actor = kind.remote(self.needs)
+        post.task = post.actor.serve.remote(self.terms, post.worker, self.around)
+        post.pid_of, post.pid = post.actor.pid.remote(), None
+
+    def _ended(self, post: Post) -> str:
+        """How a worker's process ended, if it did. Nobody follows one that ended by itself."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+        try:
+            if post.pid is None and ray.wait([post.pid_of], timeout=0)[0]:
+                post.pid = ray.get(post.pid_of)
+            post.closed = ray.get(post.task, timeout=0) or "it is done"
+        except GetTimeoutError:
+            return ""
+        except RayTaskError as error:
+            post.closed = str(error.cause).splitlines()[0] if str(error.cause) else type(error.cause).__name__
+        except RayError as error:
+            return type(error).__name__
+        return post.closed
+
+    @property
+    def lost(self) -> str:
+        """Why nobody is left, if nobody is."""
+        closed = [f"worker {post.worker}: {post.closed}" for post in self.posts if post.closed]
+        return "; ".join(dict.fromkeys(closed)) if len(closed) == len(self.posts) else ""
+
+    def told(self) -> dict[str, Any]:
+        """For a status: process of each worker that has one, deaths, and the last of what happened."""
+        pids = {post.worker: post.pid for post in self.posts if post.task is not None}
+        return {"pids": pids, "deaths": sum(post.deaths.total for post in self.posts), "notes": self.notes[-20:]}
+
+    def leave(self) -> None:
+        """All come to an end, by themselves if they do it in time."""
+        import ray
+
+        there = [post for post in self.posts if post.task is not None]
+        for post in there:
+            post.actor.leave.remote()
+        if there:
+            ray.wait([post.task for post in there], num_returns=len(there), timeout=self.care.leave)
+        for post in there:
+            ray.kill(post.actor)
+
+
+class Left(Exception):
+    """The driver is to leave, and the server has not answered yet."""
+
+
+@dataclass
+class Chair:
+    """The server of a driver: asked, and replaced when it dies by one from the same folder."""
+
+    terms: Terms
+    care: Care
+    gpus: float
+    stop: Callable[[], bool]
+    deaths: Deaths
+    handle: Any = None
+    arrivals: int = 0  # the last that was heard of
+
+    def ask(self, method: str, *args: Any) -> Any:
+        """The answer of a method of `Seat`.
+
+        Raises:
+            ConfigError: there is no server any more, and why.
+            Left: `stop` said so before there was an answer.
+        """
+        while True:
+            answered, reply = self._answer(method, *args)
+            if answered:
+                return reply
+            self._replace()
+
+    def open(self) -> None:
+        """Start the process.
+
+        Raises:
+            ConfigError: it cannot use its folder, or does not start.
+        """
+        self.handle = self._made()
+        if (problem := self.ask("opened")) is not None:
+            raise ConfigError(*problem)
+
+    def _answer(self, method: str, *args: Any) -> tuple[bool, Any]:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        until = time.monotonic() + self.care.silence
+        try:
+            coming = getattr(self.handle, method).options(concurrency_group="driver").remote(*args)
+            while not ray.wait([coming], timeout=self.care.beat)[0]:
+                if self.stop():
+                    raise Left
+                if time.monotonic() > until:
+                    return False, None
+            return True, ray.get(coming)
+        except RayTaskError:
+            raise
+        except RayError:
+            return False, None
+
+    def _replace(self) -> None:
+        import ray
+
+        with suppress(Exception):  # it may be dead, or hang
+            ray.kill(self.handle)
+        self.deaths.count(self.arrivals)
+        if self.deaths.hopeless:
+            raise ConfigError("server", f"it died {self.deaths.fruitless} times on end without an arrival")
+        time.sleep(max(0.0, self.deaths.not_before - time.monotonic()))
+        self.open()
+
+    def _made(self) -> Any:
+        """Its actor, on this machine, once the name is free."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        kind = ray.remote(concurrency_groups=QUEUES)(Seat)
+        options: Any = {"num_cpus": 0, "num_gpus": self.gpus, "scheduling_strategy": here, "namespace": NAMESPACE}
+        for _ in range(50):
+            with suppress(ValueError):
+                return kind.options(name=self.terms.name, **options).remote(self.terms, self.gpus)
+            time.sleep(0.2)
+        raise ConfigError("out", f"a run in {self.terms.folder!r} is being made on this cluster")

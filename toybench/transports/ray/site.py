@@ -1,0 +1,143 @@
+"""A Ray to work on: one of our own, started and ended cleanly, or a cluster that is joined."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from toybench.config import ConfigError
+from toybench.runtime import cores
+from toybench.transports.ray.means import MARK, Key, Needs, check_room, environment, knock, store_size, sweep
+
+NAMESPACE = "toybench"
+KEY = "ray.json"  # in the folder of a run that is being made: where to join it
+
+
+@contextmanager
+def site(needs: Needs, address: str | None, store: int | None = None, token: str | None = None) -> Iterator[None]:
+    """Within, this process is connected to a Ray on which such workers fit. What was started here is ended here.
+
+    Args:
+        needs: of the workers.
+        address: HOST:PORT of a Ray's head; None takes the one that this process is connected to, or starts one.
+        store: bytes of shared memory of one that is started.
+        token: of the cluster, where the environment does not name one.
+
+    Raises:
+        ConfigError: Ray is not installed, nobody answers, or the workers do not fit.
+    """
+    needs.check()
+    if connected():
+        check_room(_machines(), needs, "this Ray")
+        yield
+    elif address is None:
+        check_room([{"CPU": cores(), "GPU": needs.workers * needs.gpus}], needs, "this machine")
+        with _own(needs, store_size(store)):
+            yield
+    else:
+        knock(address)
+        with _joined(needs, address, token):
+            yield
+
+
+def connected() -> bool:
+    """Whether this process is at a Ray already."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _import(settings: dict[str, str]) -> Any:
+    """Ray, with these in its environment from the beginning."""
+    before = {name: os.environ.get(name) for name in settings}
+    if "ray" in sys.modules and before != settings:
+        raise ConfigError("ray", f"it was imported before it could be told {', '.join(sorted(settings))}")
+    os.environ.update(settings)
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("engine", "Ray is not installed: pip install 'toybench[ray]'") from None
+    return ray
+
+
+def _machines() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+@contextmanager
+def _own(needs: Needs, store: int) -> Iterator[None]:
+    ray, folder = _import(environment()), tempfile.mkdtemp(prefix="toybench-ray-")
+    os.environ[MARK] = folder
+    try:
+        _init(address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=store, _temp_dir=folder)
+        check_room(_machines(), needs, "this machine")
+        yield
+    finally:
+        ray.shutdown()
+        sweep(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        del os.environ[MARK]
+
+
+@contextmanager
+def _joined(needs: Needs, address: str, token: str | None) -> Iterator[None]:
+    own = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    ray = _import({"RAY_USAGE_STATS_ENABLED": "0"} | own)
+    try:
+        _init(address=address)
+        check_room(_machines(), needs, f"the Ray at {address}")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(**settings: Any) -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        with warnings.catch_warnings():  # that this process forks; what it starts begins anew at once
+            warnings.simplefilter("ignore")
+            ray.init(
+                logging_level="ERROR", log_to_driver=False, namespace=NAMESPACE, configure_logging=False, **settings
+            )
+    except (RayError, RuntimeError, ValueError, ConnectionError) as error:
+        ray.shutdown()
+        raise ConfigError("ray", f"does not start: {' '.join(str(error).split())[:300]}") from None
+
+
+@contextmanager
+def shown(folder: Path, name: str) -> Iterator[None]:
+    """Within, who may read the folder's `KEY` can join the run; only its owner may."""
+    import ray
+
+    token = os.environ.get("RAY_AUTH_TOKEN") if os.environ.get("RAY_AUTH_MODE") == "token" else None
+    key = Key(str(ray.get_runtime_context().gcs_address), name, token)
+    path = folder / KEY
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(key.told(), file)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def key_of(folder: Path) -> Key:
+    """Where to join the run that is being made in a folder.
+
+    Raises:
+        ConfigError: none is, or it cannot be read.
+    """
+    try:
+        told = json.loads((folder / KEY).read_text())
+        return Key(str(told["address"]), str(told["name"]), told.get("token"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError("join", f"no run is being made over Ray in {str(folder)!r}") from None

@@ -99,7 +99,9 @@ def draw(found: dict[str, Any]):
         for side, dashes in style.items():
             time, loss = np.array(run["curves"][side]).T
             colour = line_style(i)["color"]
-            axes[0].plot(time, loss, dashes, color=colour, marker="o" if side == "real" else None, label=f"{name}, {side}")
+            axes[0].plot(
+                time, loss, dashes, color=colour, marker="o" if side == "real" else None, label=f"{name}, {side}"
+            )
     axes[0].set_xlabel("seconds of the wall clock")
     axes[0].set_ylabel("held-out loss (nats a token)")
     axes[0].legend()

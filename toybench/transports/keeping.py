@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from toybench.config import ConfigError
 from toybench.server import Server
@@ -27,10 +28,15 @@ class Point(NamedTuple):
 
 
 def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
-    """A server between groups: what JSON can say of it, and its arrays."""
+    """A server between groups: what JSON can say of it, and its arrays, those copied that it writes over."""
     starts = sorted(live.starts)
     due = [*live.due]  # evaluations that nobody had time for
-    tree = [live.server, [live.starts[worker] for worker in starts], [params for _, params in due]]
+    written_over = jax.tree.map(np.array, tuple(live.server[1:]))
+    tree = [
+        Server(live.server.params, *written_over),
+        [live.starts[worker] for worker in starts],
+        [params for _, params in due],
+    ]
     told = {
         "schema": SCHEMA,
         "about": live.about,
@@ -45,7 +51,7 @@ def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
         "due": [[*point] for point, _ in due],
         "losses": [[*item] for item in live.losses.items()],
     }
-    return told, jax.tree.leaves(tree)
+    return told, [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def thaw(live: Live, frame: Frame) -> None:

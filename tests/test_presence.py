@@ -155,8 +155,8 @@ def test_failures_are_the_same_under_all_rules():
 def test_a_round_closes_when_the_last_one_at_work_is_lost():
     """Then the server steps on what the others sent, and they start again at the time of the loss."""
     cluster = Cluster(sec_per_step=(1.0, 100.0), local_steps=10, barrier=True, mtbf=300.0)
-    fails = [Presence(cluster, seed).fails for seed in range(20)]
-    seed = next(seed for seed in range(20) if fails[seed][1] < 1000 < fails[seed][0])  # in the first visit
+    fails = [Presence(cluster, seed).fails for seed in range(200)]
+    seed = next(seed for seed in range(200) if fails[seed][1] < 1000 < fails[seed][0])  # in the first visit
     timeline, loss = simulate(cluster, Budget(2), seed), fails[seed][1]
     assert timeline.worker.tolist() == [0] * 4 and timeline.step.all()
     assert timeline.start[1] == loss and timeline.time[1] == pytest.approx(loss + 10)

@@ -63,7 +63,7 @@ def test_probabilities_stay_those_of_eq_2_along_a_run(steps, count, least):
         exact = shard_deficit(np.ones(count), given)
         np.testing.assert_allclose(lag / lag.sum() if lag.sum() else np.full(count, 1 / count), exact, atol=1e-9)
         assert {*np.flatnonzero(lag)} <= {*many.lagging} and many.least == min(many.given)
-        assert sorted(many.lagging + [s for level in many.waiting.values() for s in level]) == [*range(count)]
+        assert sorted([*many.lagging, *(s for level in many.waiting.values() for s in level)]) == [*range(count)]
         shard = many.draw(rng)
         assert exact[shard] > 0
         assert many.give(shard, own) == few.give(shard, own)

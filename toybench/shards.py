@@ -8,6 +8,7 @@ with their number.
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -80,14 +81,15 @@ class ManyShards:
     """
 
     def __init__(self, shards: int, least: bool):
-        self.consumed, self.visits = [0] * shards, [0] * shards
+        # Arrays: a million objects at random places in memory cost more than making small ones anew.
+        self.consumed, self.visits = array("q", bytes(8 * shards)), array("q", bytes(8 * shards))
         self.given = self.visits if least else self.consumed  # the one that counts
         self._sort(range(shards), ())
 
     def _sort(self, lagging: Iterable[int], waiting: Iterable[int]) -> None:
         """Who lags and who waits, in these orders."""
-        self.total, self.lagging = sum(self.given), [*lagging]
-        self.place = [0] * len(self.given)  # in `lagging`, of those that lag
+        self.total, self.lagging = sum(self.given), array("q", lagging)
+        self.place = array("q", bytes(8 * len(self.given)))  # in `lagging`, of those that lag
         for place, shard in enumerate(self.lagging):
             self.place[shard] = place
         self.many = Counter(self.given[shard] for shard in self.lagging)  # how many lag, by what was given out of them
@@ -141,10 +143,10 @@ class ManyShards:
     def state(self) -> dict[str, list[int]]:
         """As plain data, with the orders that the next draws depend on."""
         waiting = [shard for own in self.waiting.values() for shard in own]
-        both = {"lagging": self.lagging.copy(), "waiting": waiting}
-        return {"consumed": self.consumed.copy(), "visits": self.visits.copy()} | both
+        given = {"consumed": self.consumed.tolist(), "visits": self.visits.tolist()}
+        return given | {"lagging": self.lagging.tolist(), "waiting": waiting}
 
     def restore(self, state: dict[str, list[int]]) -> None:
         """Go on from a `state`, with the same draws."""
-        self.consumed[:], self.visits[:] = state["consumed"], state["visits"]
+        self.consumed[:], self.visits[:] = array("q", state["consumed"]), array("q", state["visits"])
         self._sort(state["lagging"], state["waiting"])

@@ -211,7 +211,6 @@ def test_everybody_may_come_late():
         ({"latency": (1.0, 2.0)}, "latency: must be one number, or one for each of 4 workers, got 2"),
         ({"bandwidth": ()}, "bandwidth: must be one number"),
         ({"bandwidth": (0.0,)}, "bandwidth: must be > 0"),
-        ({"mttr": 1.0}, "mttr: needs a mean time between failures"),
         ({"mtbf": 1.0}, "mtbf: must be >= 1.43 s"),
         ({"join": (9.0,), "leave": (9.0, 0.0, 10.0, 0.0)}, "leave: must be later than join"),
         ({"latency": ("x",)}, "latency: expected a list of numbers or nothing"),

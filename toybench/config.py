@@ -211,8 +211,6 @@ class Cluster(Settings):
             count = 1 if getattr(self, name) is None else len(getattr(self, name))
             if count not in (1, self.workers):
                 raise ConfigError(name, f"must be one number, or one for each of {self.workers} workers, got {count}")
-        if self.mttr is not None and self.mtbf is None:
-            raise ConfigError("mttr", f"needs a mean time between failures (mtbf), got {self.mttr} alone")
         shortest = self.local_steps * min(self.sec_per_step)
         if self.mtbf is not None and shortest > MOST_FAILURES * self.mtbf:
             least = shortest / MOST_FAILURES

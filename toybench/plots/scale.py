@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from toybench.plots.style import Size, legend_of, line_style, panels, place_legend
 
 PANELS = {
-    "utilisation": "seconds spent computing (%)",
-    "goodput": "local steps that arrive, of the ideal (%)",
-    "staleness_50": "staleness τ of half of the arrivals (versions)",
-    "staleness_99": "staleness τ of 99 % of them (versions)",
+    "utilisation": "time spent on steps (%)",
+    "goodput": "goodput (%)",
+    "staleness_50": "staleness τ, median",
+    "staleness_99": "staleness τ, 99 %",
 }
 
 
@@ -32,8 +32,8 @@ def draw(rows: Sequence[Mapping[str, Any]], size: Size) -> Figure:
         panel.set(xlabel="workers", ylabel=label)
         if name.startswith("staleness"):
             panel.set_yscale("symlog", linthresh=1)
-            panel.set_ylim(bottom=-0.2)
+            panel.set_ylim(-0.3, 3 * max(1, *(row[name] for row in rows)))
         else:
-            panel.set_ylim(0, 105)
+            panel.set_ylim(0, 108)
     place_legend(figure, axes[0].lines, legend)
     return figure

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toybench.arguments import Parser, preset_asked
-from toybench.commands import compare, demo, leaderboard, methods, plot, presets, records, run, sweep, timeline, tune
+from toybench.commands import (
+    compare,
+    demo,
+    leaderboard,
+    methods,
+    plot,
+    presets,
+    records,
+    run,
+    scale,
+    sweep,
+    timeline,
+    tune,
+)
 from toybench.shell import Shell, answer
 from toybench.shell import build_parser as parser_of
 
@@ -16,6 +29,7 @@ SHELL = Shell(
         "demo": demo,
         "run": run,
         "timeline": timeline,
+        "scale": scale,
         "sweep": sweep,
         "tune": tune,
         "leaderboard": leaderboard,

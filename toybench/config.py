@@ -37,6 +37,7 @@ def setting(default: Any, help: str, *, unit: str = "", above=None, at_least=Non
 
 LARGEST = 2**31  # whole numbers are traced with 32 bits
 LARGEST_FLOAT = 3.4e38  # and the others in single precision
+MOST_FAILURES = 7  # in the time of the shortest visit: one in a thousand ends
 _BOUNDS = {
     "above": ("> {}", lambda x, bound: x > bound),
     "at_least": (">= {}", lambda x, bound: x >= bound),
@@ -83,9 +84,11 @@ def accepts(annotation: Any, value: Any) -> bool:
 def _as_annotated(annotation: Any, value: Any) -> Any:
     """Whole numbers as floats where a float is meant: 1 and 1.0 are one setting, and one compiled program."""
     if annotation is float:
-        return float(value)
+        return float(value) if abs(value) <= LARGEST_FLOAT else value  # else refused next, whatever it is
     if typing.get_origin(annotation) is tuple:
         return tuple(_as_annotated(typing.get_args(annotation)[0], item) for item in value)
+    if typing.get_origin(annotation) is types.UnionType:
+        return _as_annotated(next(a for a in typing.get_args(annotation) if accepts(a, value)), value)
     return value
 
 
@@ -101,8 +104,8 @@ class Settings:
                 object.__setattr__(self, f.name, value := tuple(value))
             if not accepts(annotation, value):
                 raise ConfigError(f.name, f"expected {describe(annotation)}, got {value!r}")
+            object.__setattr__(self, f.name, value := _as_annotated(annotation, value))
             self._check_bounds(f.name, value, f.metadata.get("bounds", {}))
-            object.__setattr__(self, f.name, _as_annotated(annotation, value))
 
     @staticmethod
     def _check_bounds(name: str, value: Any, bounds: dict) -> None:
@@ -174,6 +177,29 @@ class Cluster(Settings):
         "proportional", "a ready worker's shard: Eq. 2's draw, or the least visited (ties at random)"
     )
     shards: int | None = setting(None, "data shards; as many as workers if not given", at_least=1)
+    latency: tuple[float, ...] | None = setting(
+        None, "one way between a worker and the server; a number for each worker, or one for all", unit="s", at_least=0
+    )
+    bandwidth: tuple[float, ...] | None = setting(
+        None, "of a worker's own link; a number for each worker, or one for all", unit="bit/s", above=0
+    )
+    pull_bytes: float | None = setting(None, "that a worker receives before a visit", unit="bytes", at_least=0)
+    push_bytes: float | None = setting(None, "that a worker sends after it", unit="bytes", at_least=0)
+    mtbf: float | None = setting(
+        None, "mean time to a worker's failure (exponential), at work or not; it loses its visit", unit="s", above=0
+    )
+    mttr: float | None = setting(
+        None, "mean time until it is back (exponential), its inner state fresh; never if not given", unit="s", above=0
+    )
+    join: tuple[float, ...] | None = setting(
+        None, "when a worker comes in, 0: at the start; a number for each worker, or one for all", unit="s", at_least=0
+    )
+    leave: tuple[float, ...] | None = setting(
+        None,
+        "when a worker goes, a visit that it is on ended, 0: never; a number for each worker, or one for all",
+        unit="s",
+        at_least=0,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -181,6 +207,28 @@ class Cluster(Settings):
             raise ConfigError("sec_per_step", "must name at least one worker, got an empty list")
         if self.quorum > self.workers:
             raise ConfigError("quorum", f"must be <= the number of workers ({self.workers}), got {self.quorum}")
+        for name in ("latency", "bandwidth", "join", "leave"):
+            count = 1 if getattr(self, name) is None else len(getattr(self, name))
+            if count not in (1, self.workers):
+                raise ConfigError(name, f"must be one number, or one for each of {self.workers} workers, got {count}")
+        shortest = self.local_steps * min(self.sec_per_step)
+        if self.mtbf is not None and shortest > MOST_FAILURES * self.mtbf:
+            least = shortest / MOST_FAILURES
+            raise ConfigError("mtbf", f"must be >= {least:.3g} s, or next to no visit ends, got {self.mtbf:g}")
+        if any(0 < last <= first for first, last in zip(self.each("join"), self.each("leave"))):
+            raise ConfigError("leave", "must be later than join, or 0 for never, for every worker")
+
+    def each(self, name: str, default: float = 0.0) -> tuple[float, ...]:
+        """A setting that may be one number for all workers, as one a worker."""
+        values = getattr(self, name) or (default,)
+        return values if len(values) == self.workers else values * self.workers
+
+    @property
+    def transfer(self) -> tuple[tuple[float, float], ...]:
+        """Seconds that a worker's pull and its push take: latency, and bytes over its own link."""
+        sizes = [8 * (size or 0.0) for size in (self.pull_bytes, self.push_bytes)]
+        links = zip(self.each("latency"), self.each("bandwidth", math.inf))
+        return tuple((delay + sizes[0] / rate, delay + sizes[1] / rate) for delay, rate in links)
 
     @property
     def workers(self) -> int:

@@ -185,14 +185,13 @@ def read_text(key: str, annotation: Any, value: str | list[str]) -> Any:
     Raises:
         ConfigError: it does not read so.
     """
-    if typing.get_origin(annotation) is tuple:
-        items = [value] if isinstance(value, str) else value
-        return tuple(read_text(key, typing.get_args(annotation)[0], item) for item in items)
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if type(None) in options and isinstance(value, str) and value.lower() == "none":
+        return None
+    if item := next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), None):
+        return tuple(read_text(key, item, word) for word in ([value] if isinstance(value, str) else value))
     if not isinstance(value, str):
         raise ConfigError(key, f"expected {describe(annotation)}, got {' '.join(value)!r}")
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    if type(None) in options and value.lower() == "none":
-        return None
     try:
         if bool in options:
             return {"true": True, "false": False}[value.lower()]

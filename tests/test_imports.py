@@ -20,8 +20,10 @@ COMMANDS = sorted(path.stem for path in (ROOT / "toybench" / "commands").glob("[
 # "toybench" is the package itself, whose names are loaded when first used. Lowest layers first.
 LAW = {
     "config": row(),
-    "scheduler": row("config numpy"),
-    "timeline": row("config scheduler numpy"),
+    "shards": row("numpy"),
+    "scheduler": row("config shards numpy"),
+    "presence": row("config numpy"),
+    "timeline": row("config presence scheduler numpy"),
     "outer.base": row("", "jax optax"),
     "outer.adam": row("config", "optax"),
     "outer.sgd": row("config", "optax"),
@@ -69,6 +71,7 @@ LAW = {
     "leaderboard": row(
         "clusters config curves loading outer records statistics study tuning numpy", "plots.leaderboard"
     ),
+    "scale": row("clusters config records timeline numpy", "plots.scale plots.style"),
     "probes": row("config engine inner outer outer.base records server task timeline training jax numpy optax"),
     "selection": row("axes config curves loading statistics store numpy"),
     "plots": row(),
@@ -78,12 +81,13 @@ LAW = {
     "plots.curves": row("config curves plots.lines plots.style selection matplotlib"),
     "plots.rates": row("config curves plots.lines plots.style selection statistics matplotlib numpy"),
     "plots.heatmap": row("config curves plots.style selection matplotlib numpy"),
+    "plots.scale": row("plots.style matplotlib"),
     "plots.timeline": row("config plots.style timeline matplotlib numpy"),
     "plots.probes": row("config plots.lines plots.style matplotlib numpy"),
     "plots.demo": row("plots.timeline study training matplotlib numpy"),
     "plots.leaderboard": row("matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots.demo"),
-    "report": row("loading outer rich", "compare config demo study timeline training numpy"),
+    "report": row("loading outer numpy rich", "compare config demo scale study timeline training"),
     "narrate": row("config curves outer statistics study timeline numpy"),
     "projection": row("config engine gaussians jax numpy"),
     "views": row(),
@@ -230,8 +234,9 @@ def test_settings_stand_alone():
 
 
 def test_the_clock_knows_settings_and_numpy_only():
-    assert EVERY["scheduler"] <= {"config", "numpy"}
-    assert EVERY["timeline"] <= {"config", "scheduler", "numpy"}
+    assert EVERY["shards"] | EVERY["presence"] <= {"config", "numpy"}
+    assert EVERY["scheduler"] <= {"config", "shards", "numpy"}
+    assert EVERY["timeline"] <= {"config", "presence", "scheduler", "numpy"}
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if room(name, "outer")])

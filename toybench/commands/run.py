@@ -80,8 +80,8 @@ def say(result: Result, more: str) -> None:
     """What came of it, as tables."""
     from toybench.report import mean_and_spread, run_table, settings_line, show, timeline_summary
 
-    workers, seeds = result.run.cluster.workers, len(result.seeds)
-    show(settings_line(result.run), run_table(result), timeline_summary(result.timelines[0], workers))
+    seeds = len(result.seeds)
+    show(settings_line(result.run), run_table(result), timeline_summary(result.timelines[0], result.run.cluster))
     ended = result.final_loss[~result.diverged]
     if len(ended):
         show(f"final loss {mean_and_spread(ended)} (mean ± standard deviation) over {len(ended)} seeds")

@@ -50,7 +50,8 @@ def site(needs: Needs, address: str | None, store: int | None = None, token: str
 
 def connected() -> bool:
     """Whether this process is at a Ray already."""
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+    found = sys.modules.get("ray")
+    return found is not None and bool(found.is_initialized())
 
 
 def _import(settings: dict[str, str]) -> Any:

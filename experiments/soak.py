@@ -50,7 +50,7 @@ OUT = Path(__file__).parent / "records" / "soak"
 SPEEDS, STEPS, PACE = (1.0, 1.3, 1.7), 10, 0.01
 RULES = Rules(pace=PACE, first=20.0, factor=4.0, least=1.5, every=0.4)
 CARE = Care(limit=60, pause=0.1, most=1.0)
-SHARE = 0.3  # of the local steps that workers without faults would make in the time
+SHARE = 0.12  # of the local steps that workers without faults would make in the time
 JOIN = """
 import sys
 from pathlib import Path
@@ -62,7 +62,9 @@ try:
     join_ray(key_of(Path(sys.argv[1])), cpus_per_worker=0.1, around=Foreign)
 except ConfigError as error:
     print(error)
+    sys.exit(3 if "no run" in str(error) else 0)
 """
+UNSEEN = 3  # its exit status where the run had just failed
 
 
 def recipe_of(seconds: float, seed: int) -> Recipe:
@@ -83,7 +85,7 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
     """One seed: the run, begun again where it failed, and what was done to it."""
     ledger, said = folder / "server", folder / "said"
     said.mkdir(parents=True)
-    chaos, until, failures, foreign = Chaos(ledger, seed, seconds / 3), time.monotonic() + 3 * seconds, [], []
+    chaos, until, failures, foreign = Chaos(ledger, seed, seconds / 2), time.monotonic() + 3 * seconds, [], []
     deaths: Counter[str] = Counter()
     while time.monotonic() < until:
         thread = threading.Thread(target=chaos.run, daemon=True)
@@ -93,7 +95,7 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
         def report(told: dict[str, Any], last: dict[str, Any] = last) -> None:
             last.update(told)
             chaos.told.update(told)
-            if told["arrivals"] > 20 and not foreign:
+            if told["arrivals"] > 20 and (not foreign or foreign[-1].poll() == UNSEEN):
                 command = [sys.executable, "-c", JOIN, str(ledger)]
                 foreign.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
 
@@ -113,7 +115,7 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
             break
         failures.append(last.get("failed") or "stopped")
         print(f"seed {seed}: {failures[-1]}", flush=True)
-    answer = foreign[0].communicate(timeout=120)[0].strip() if foreign else ""
+    answer = foreign[-1].communicate(timeout=120)[0].strip() if foreign else ""
     return {"faults": dict(chaos.counts), "deaths": dict(deaths), "failed": failures, "other version": answer}
 
 
@@ -217,7 +219,7 @@ def left_behind(before: set[str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120.0, help="of all runs through faults, about")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of all runs through faults, about")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()

@@ -154,6 +154,26 @@ LAW = {
         "views.compare_board views.compare_bridge views.compare_paper views.compare_records views.state streamlit"
     ),
     "arguments": row("config loading presets"),
+    "transports.about": row("toybench", "transports.work"),
+    "transports.ray.means": row("config"),
+    "transports.ray.posts": row(),
+    "transports.ray.site": row("config runtime transports.ray.means", "ray"),
+    "transports.ray.seat": row(
+        "config transports.about", "runtime transports.house transports.live transports.work filelock"
+    ),
+    "transports.ray.line": row(
+        "runtime transports.about transports.ray.means transports.ray.seat transports.ray.site",
+        "transports.live transports.worker ray",
+    ),
+    "transports.ray.crew": row(
+        "config transports.ray.line transports.ray.means transports.ray.posts transports.ray.seat transports.ray.site",
+        "ray",
+    ),
+    "transports.ray": row(
+        "config transports.about transports.ray.crew transports.ray.line transports.ray.means transports.ray.posts "
+        "transports.ray.seat transports.ray.site",
+        "transports.live transports.work ray",
+    ),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),
     "shell": row("toybench arguments config interrupt"),
@@ -221,7 +241,7 @@ def test_the_app_hands_the_bridge_in():
         ("streamlit", "views"),
         ("altair", "views"),
         ("matplotlib", "plots"),
-        ("ray", "transports"),
+        ("ray", "transports.ray"),
         ("pyarrow", "commands.records"),
     ],
 )

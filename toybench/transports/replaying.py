@@ -11,8 +11,9 @@ import numpy as np
 
 from toybench.config import ConfigError
 from toybench.records import read_json
+from toybench.transports.about import about_of
 from toybench.transports.again import again
-from toybench.transports.drive import RECORD, about_of
+from toybench.transports.drive import RECORD
 from toybench.transports.results import Departure, read_real, timeline_from
 from toybench.transports.work import Recipe
 

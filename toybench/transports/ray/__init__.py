@@ -94,8 +94,7 @@ def run_ray(
 
 def _watch(chair: Chair, crew: Crew, report: Report) -> None:
     while not chair.stop():
-        told = chair.ask("status")
-        chair.arrivals = told["arrivals"]
+        chair.last = told = chair.ask("status")
         report(told | crew.told() | {"server_deaths": chair.deaths.total})
         if told["settled"]:
             return
@@ -105,18 +104,18 @@ def _watch(chair: Chair, crew: Crew, report: Report) -> None:
         time.sleep(crew.care.beat)
 
 
-def _end(chair: Chair, crew: Crew) -> dict[str, Any]:
+def _end(chair: Chair, crew: Crew, seconds: float = 60.0) -> dict[str, Any]:
     """Everybody leaves; the last that can be said. A server that does not answer any more has written down all."""
     import ray
 
     crew.leave()
-    told: dict[str, Any] = {"done": False, "failed": "the server does not answer", "workers": [], "settled": True}
+    told = chair.last | {"done": False, "failed": "the server does not answer; what it answered is there"}
     if chair.handle is not None:
-        chair.stop, until = (lambda: time.monotonic() > until), time.monotonic() + 60
-        with suppress(Left, Exception):
-            answered, last = chair._answer("close")
-            told = last if answered else told
-        with suppress(Exception):
+        until = time.monotonic() + seconds
+        chair.stop = lambda: time.monotonic() > until
+        with suppress(Left, ConfigError):
+            told = chair.ask("close")
+        with suppress(Exception):  # it may be dead
             ray.kill(chair.handle)
     return told | crew.told() | {"server_deaths": chair.deaths.total}
 

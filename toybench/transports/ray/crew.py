@@ -107,7 +107,7 @@ class Chair:
     stop: Callable[[], bool]
     deaths: Deaths
     handle: Any = None
-    arrivals: int = 0  # the last that was heard of
+    last: dict[str, Any] = field(default_factory=lambda: {"arrivals": 0, "workers": [], "settled": False})
 
     def ask(self, method: str, *args: Any) -> Any:
         """The answer of a method of `Seat`.
@@ -155,7 +155,7 @@ class Chair:
 
         with suppress(Exception):  # it may be dead, or hang
             ray.kill(self.handle)
-        self.deaths.count(self.arrivals)
+        self.deaths.count(self.last["arrivals"])
         if self.deaths.hopeless:
             raise ConfigError("server", f"it died {self.deaths.fruitless} times on end without an arrival")
         time.sleep(max(0.0, self.deaths.not_before - time.monotonic()))

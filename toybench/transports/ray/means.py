@@ -62,10 +62,17 @@ def check_room(machines: Iterable[Mapping[str, float]], needs: Needs, where: str
     raise ConfigError("workers", f"{needs.workers} of {each} each do not fit: {where} has {has}; ask for {less}")
 
 
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # deaths are told by the driver, in a line
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+}
+
+
 def environment() -> dict[str, str]:
     """What must be in the environment before Ray is imported, to start it on this machine for this user only."""
-    return {
-        "RAY_USAGE_STATS_ENABLED": "0",
+    return QUIET | {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux: everything listens on loopback only
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_worker_niceness": "0",  # 15 by default, which starves workers on a machine that does anything else

@@ -64,7 +64,9 @@ class Seat:
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.house.enter_context(FileLock(folder / "lock", timeout=10))  # a process that was killed lets go of it
+            self.house.enter_context(
+                FileLock(folder / "lock", timeout=10, thread_local=False)
+            )  # a process that was killed lets go of it
         except Timeout:
             raise ConfigError("out", f"another process is at work in {str(folder)!r}") from None
         except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from toybench.config import ConfigError
 from toybench.runtime import cores
-from toybench.transports.ray.means import MARK, Key, Needs, check_room, environment, knock, store_size, sweep
+from toybench.transports.ray.means import MARK, QUIET, Key, Needs, check_room, environment, knock, store_size, sweep
 
 NAMESPACE = "toybench"
 KEY = "ray.json"  # in the folder of a run that is being made: where to join it
@@ -50,7 +50,8 @@ def site(needs: Needs, address: str | None, store: int | None = None, token: str
 
 def connected() -> bool:
     """Whether this process is at a Ray already."""
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+    found = sys.modules.get("ray")
+    return found is not None and bool(found.is_initialized())
 
 
 def _import(settings: dict[str, str]) -> Any:
@@ -90,7 +91,7 @@ def _own(needs: Needs, store: int) -> Iterator[None]:
 @contextmanager
 def _joined(needs: Needs, address: str, token: str | None) -> Iterator[None]:
     own = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    ray = _import({"RAY_USAGE_STATS_ENABLED": "0"} | own)
+    ray = _import(QUIET | own)
     try:
         _init(address=address)
         check_room(_machines(), needs, f"the Ray at {address}")

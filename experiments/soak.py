@@ -1,0 +1,297 @@
+"""Does a run over Ray lose or repeat anything when everything that can die does, again and again?
+
+Command:  python -m experiments.soak --seconds 240
+Duration: about as long as said, and a minute or two for the runs without faults and the replays.
+
+A few seeds of a small toy, one after the other. Workers are killed and stopped, the server is killed at any moment,
+just after its journal grew and while it writes a checkpoint; pushes come twice, late and after the next; the server's
+files may once grow no further; a worker of another version asks to come in. Looked at from outside: what the workers'
+own logs say was sent and acknowledged, what the server's folder says was applied, and what is left on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from experiments.soak_faults import Chaos, Unreliable
+from toybench.config import ConfigError
+from toybench.loading import load_run
+from toybench.records import plain, provenance
+from toybench.runtime import configure, cores
+from toybench.transports.again import again
+from toybench.transports.coordinator import read_arrivals, timeline_of
+from toybench.transports.keeping import Point
+from toybench.transports.ledger import Ledger
+from toybench.transports.live import Live, Rules
+from toybench.transports.ray import run_ray
+from toybench.transports.ray.posts import Care
+from toybench.transports.threads import run_threads
+from toybench.transports.work import Recipe, toy_recipe
+
+OUT = Path(__file__).parent / "records" / "soak"
+SPEEDS, STEPS, PACE = (1.0, 1.3, 1.7), 10, 0.01
+RULES = Rules(pace=PACE, first=20.0, factor=4.0, least=1.5, every=0.4)
+CARE = Care(limit=60, pause=0.1, most=1.0)
+SHARE = 0.12  # of the local steps that workers without faults would make in the time
+JOIN = """
+import sys
+from pathlib import Path
+from experiments.soak_faults import Foreign
+from toybench.config import ConfigError
+from toybench.transports.ray import join_ray
+from toybench.transports.ray.site import key_of
+try:
+    join_ray(key_of(Path(sys.argv[1])), cpus_per_worker=0.1, around=Foreign)
+except ConfigError as error:
+    print(error)
+    sys.exit(3 if "no run" in str(error) else 0)
+"""
+UNSEEN = 3  # its exit status where the run had just failed
+
+
+def recipe_of(seconds: float, seed: int) -> Recipe:
+    """A run that takes about so long, faults and all."""
+    steps = SHARE * seconds * sum(1 / speed for speed in SPEEDS) / PACE
+    told = {
+        "task": {"points": 4000, "held_out": 1024},
+        "cluster": {"sec_per_step": SPEEDS, "local_steps": STEPS},
+        "budget": {"rounds": max(2, int(steps / STEPS / len(SPEEDS))), "evaluations": 4},
+    }
+    return toy_recipe(load_run(told), seed)
+
+
+# A run through faults
+
+
+def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """One seed: the run, begun again where it failed, and what was done to it."""
+    ledger, said = folder / "server", folder / "said"
+    said.mkdir(parents=True)
+    chaos, until, failures, foreign = Chaos(ledger, seed, seconds / 2), time.monotonic() + 3 * seconds, [], []
+    deaths: Counter[str] = Counter()
+    while time.monotonic() < until:
+        thread = threading.Thread(target=chaos.run, daemon=True)
+        chaos.ended.clear()
+        last: dict[str, Any] = {}
+
+        def report(told: dict[str, Any], last: dict[str, Any] = last) -> None:
+            last.update(told)
+            chaos.told.update(told)
+            if told["arrivals"] > 20 and (not foreign or foreign[-1].poll() == UNSEEN):
+                command = [sys.executable, "-c", JOIN, str(ledger)]
+                foreign.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+
+        thread.start()
+        around, stop = partial(Unreliable, folder=str(said)), lambda: time.monotonic() > until
+        try:
+            whole = run_ray(
+                recipe, ledger, RULES, workers=len(SPEEDS), cpus_per_worker=cores() / len(SPEEDS) / 2,
+                store=100 * 2**20, care=CARE, around=around, report=report, stop=stop,
+            )  # fmt: skip
+        finally:
+            chaos.ended.set()
+            thread.join()
+        chaos.told.clear()
+        deaths.update({"workers": last["deaths"], "servers": last["server_deaths"]})
+        if whole:
+            break
+        failures.append(last.get("failed") or "stopped")
+        print(f"seed {seed}: {failures[-1]}", flush=True)
+    answer = foreign[-1].communicate(timeout=120)[0].strip() if foreign else ""
+    return {"faults": dict(chaos.counts), "deaths": dict(deaths), "failed": failures, "other version": answer}
+
+
+# What is found afterwards
+
+
+def logs(folder: Path) -> list[dict[str, Any]]:
+    """What workers wrote down; a line that a death cut off is none."""
+    found = []
+    for path in (folder / "said").glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found
+
+
+def checked(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Counts and checks of a finished run."""
+    ledger = Ledger(folder / "server")
+    frame = ledger.last()
+    assert frame is not None
+    told, work, said = frame.told["coordinator"], recipe.make(), logs(folder)
+    arrivals = read_arrivals(told)
+    applied = [arrival.id for arrival in arrivals]
+    sent = [line["sent"] for line in said if "sent" in line]
+    answers = [line for line in said if "verdict" in line]
+    acknowledged = {line["id"] for line in answers if line["verdict"] in ("applied", "repeated")}
+    first = Counter(line["id"] for line in answers if line["verdict"] == "applied")
+    leaves = jax.tree.leaves(again(work, timeline_of(arrivals, told["stepped"])))
+    differences = [float(np.abs(np.asarray(leaf) - kept).max()) for leaf, kept in zip(leaves, frame.arrays)]
+    done, lost, lost_steps, given = told["counts"]
+    counts = {
+        "visits given": given,
+        "pushes sent": len(sent),
+        "visits pushed": len(set(sent)),
+        "applied": len(applied),
+        "applied, the answer never read": len(set(applied) - acknowledged),
+        "visits lost": lost,
+        "steps lost and given out again": lost_steps,
+        "local steps": done,
+        **{f"how: {how}": n for how, n in Counter(line["how"] for line in answers).items()},
+        **{f"answer: {what}": n for what, n in Counter(line["verdict"] or "none" for line in answers).items()},
+    }
+    reasons = Counter(line["reason"] for line in answers if line["verdict"] == "refused")
+    checks = {
+        "applied once each": len(applied) == len(set(applied)),
+        "answered 'applied' at most once each": max(first.values(), default=0) <= 1,
+        "acknowledged is applied": acknowledged <= set(applied),
+        "applied was sent": set(applied) <= set(sent),
+        "every step of a shard once": gaps(told) == [],
+        "replay differs by less than 1e-4": max(differences) < 1e-4,
+    }
+    points = [Point(*point) for point in frame.told["points"]]
+    return {
+        "counts": counts,
+        "refused because": dict(reasons),
+        "checks": checks,
+        "replay difference": max(differences),
+        "loss": points[-1].metrics["loss"] if points[-1].local_steps == done else None,
+    }
+
+
+def gaps(told: dict[str, Any]) -> list[int]:
+    """Shards of which some step is not exactly once among what arrived, is being made, or is to be given again."""
+    parts = [(a.visit.shard, a.visit.first_step, a.visit.num_steps) for a in read_arrivals(told)]
+    parts += [(shard, first, steps) for _, shard, first, steps, _ in told["scheduler"]["running"]]
+    parts += [(shard, first, steps) for shard, first, steps in told["scheduler"]["lost"]]
+    found = []
+    for shard, given in enumerate(told["scheduler"]["consumed"]):
+        steps = sorted(step for s, first, n in parts if s == shard for step in range(first, first + n))
+        found += [] if steps == list(range(given)) else [shard]
+    return found
+
+
+def without_faults(recipe: Recipe, folder: Path) -> float:
+    """The final loss of the same run by threads, at a quarter of the pace."""
+    rules = replace(RULES, pace=PACE / 4, least=20.0)
+    work = recipe.make()
+    live = Live(work, folder / "calm", rules)
+    if not run_threads(live, work):
+        raise ConfigError("soak", f"the run without faults failed: {live.failed}")
+    return live.points[-1].metrics["loss"]
+
+
+def interval(differences: list[float]) -> dict[str, float]:
+    """Mean of paired differences, and its 95 % interval by Student's t."""
+    mean, n = float(np.mean(differences)), len(differences)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": n}
+
+
+def left_behind(before: set[str]) -> list[str]:
+    """Processes of a Ray of ours, and files in shared memory that were not there."""
+    from experiments.soak_faults import ours
+
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*") if int(path.name) != os.getpid()]
+    return [f"process {pid}" for pid in pids if ours(pid)] + sorted(set(os.listdir("/dev/shm")) - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=240.0, help="of all runs through faults, about")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=OUT)
+    asked = parser.parse_args()
+    configure()
+    memory, runs, began = set(os.listdir("/dev/shm")), [], time.monotonic()
+    for seed in range(asked.seeds):
+        recipe, folder = recipe_of(asked.seconds / asked.seeds, seed), Path(tempfile.mkdtemp(prefix="toybench-soak-"))
+        at = time.monotonic()
+        faults = soaked(recipe, folder, asked.seconds / asked.seeds, seed)
+        run = {"seed": seed, "seconds": time.monotonic() - at, **faults, **checked(recipe, folder)}
+        runs.append(run | {"loss without faults": without_faults(recipe, folder)})
+        print(json.dumps(plain(runs[-1]), indent=1), flush=True)
+        shutil.rmtree(folder)
+    report(asked.out, runs, left_behind(memory), time.monotonic() - began)
+
+
+def report(out: Path, runs: list[dict[str, Any]], left: list[str], seconds: float) -> None:
+    """Write the record; the process fails if a check does."""
+    pairs = [(run["loss"], run["loss without faults"]) for run in runs if run["loss"] is not None]
+    total: Counter[str] = Counter()
+    for run in runs:
+        total.update(run["counts"])
+        total.update({f"refused: {why}": n for why, n in run["refused because"].items()})
+        total.update({f"fault: {what}": n for what, n in run["faults"].items()})
+        total.update({f"deaths of {who}": n for who, n in run["deaths"].items()})
+    checks = {name: all(run["checks"][name] for run in runs) for name in runs[0]["checks"]}
+    checks |= {"all runs came to their end": len(pairs) == len(runs), "nothing is left behind": not left}
+    loss = interval([a - b for a, b in pairs]) if pairs else {}
+    document = {
+        "seconds": seconds,
+        "machine": {"cores": cores(), "load": os.getloadavg()[0], "system": platform.platform()},
+        "checks": checks,
+        "total": dict(sorted(total.items())),
+        "loss through faults minus without": loss,
+        "largest replay difference": max(run["replay difference"] for run in runs),
+        "left": left,
+        "runs": runs,
+        "provenance": provenance(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "soak.json").write_text(json.dumps(plain(document), indent=1) + "\n")
+    (out / "readme.md").write_text(page(document))
+    print(page(document))
+    if not all(checks.values()):
+        raise SystemExit(1)
+
+
+def page(document: dict[str, Any]) -> str:
+    """The record for a reader."""
+    loss, machine = document["loss through faults minus without"], document["machine"]
+    mean, low, high = (loss.get(name, float("nan")) for name in ("mean", "low", "high"))
+    lines = [
+        "# A run over Ray through faults",
+        "",
+        f"`python -m experiments.soak`: {document['seconds']:.0f} s in all, {len(document['runs'])} seeds, on "
+        f"{machine['cores']} cores under a load of {machine['load']:.1f}.",
+        "",
+        "| check | holds |",
+        "|---|---|",
+        *(f"| {name} | {'yes' if holds else '**no**'} |" for name, holds in document["checks"].items()),
+        "",
+        f"Largest difference to the replay: {document['largest replay difference']:.2g}. "
+        f"Final loss minus that of a run without faults: {mean:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}] over "
+        f"{loss.get('seeds', 0)} seeds.",
+        "",
+        "| what | times |",
+        "|---|---|",
+        *(f"| {name} | {number} |" for name, number in document["total"].items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

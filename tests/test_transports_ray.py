@@ -1,0 +1,269 @@
+"""Workers and server as processes of Ray: the same run, through deaths, and nothing left behind."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from toybench.config import ConfigError
+from toybench.loading import load_run
+from toybench.transports.again import again
+from toybench.transports.coordinator import read_arrivals, timeline_of
+from toybench.transports.ledger import Ledger
+from toybench.transports.live import Rules
+from toybench.transports.ray import Needs, join_ray, run_ray
+from toybench.transports.ray.means import MARK, check_room, knock
+from toybench.transports.ray.posts import Care, Deaths
+from toybench.transports.ray.site import key_of, site
+from toybench.transports.work import toy_recipe
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+HALF = 0.5  # of a CPU, so that the workers fit on any machine
+RULES = Rules(pace=0.01, first=60.0, factor=4.0, least=1.5, every=1.0)
+
+
+def recipe(rounds=20, speeds=(1.0, 1.5)):
+    told = {
+        "task": {"points": 1000, "held_out": 128},
+        "cluster": {"sec_per_step": [*speeds], "local_steps": 10},
+        "budget": {"rounds": rounds, "evaluations": 2},
+    }
+    return toy_recipe(load_run(told), 0)
+
+
+def marked():
+    """Processes of a Ray that this process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            text = path.read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}=".encode() in text and int(path.parent.name) != os.getpid():
+            found.append(int(path.parent.name))
+    return found
+
+
+def listening(pids):
+    """Addresses that these processes listen on, as /proc/net has them: hexadecimal."""
+    inodes, found = set(), set()
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                name = os.readlink(handle)
+            except OSError:
+                continue
+            if name.startswith("socket:["):
+                inodes.add(name[8:-1])
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(fields[1].split(":")[0])
+    return found
+
+
+def equals_its_replay(recipe, folder):
+    """What the server ended with, and the same arrivals one after the other."""
+    frame = Ledger(folder).last()
+    state, work = frame.told["coordinator"], recipe.make()
+    timeline = timeline_of(read_arrivals(state), state["stepped"])
+    leaves = jax.tree.leaves(again(work, timeline))
+    for leaf, kept in zip(leaves, frame.arrays):
+        np.testing.assert_allclose(leaf, kept, rtol=2e-4, atol=2e-5)
+    ids = [arrival.id for arrival in read_arrivals(state)]
+    assert len(ids) == len(set(ids))
+    covered(state)
+    return state
+
+
+def covered(state):
+    """Steps given out of each shard are those that arrived, are being made or are to be given out again: each once."""
+    visits = [arrival.visit for arrival in read_arrivals(state)]
+    parts = [(v.shard, v.first_step, v.num_steps) for v in visits]
+    parts += [(shard, first, steps) for _, shard, first, steps, _ in state["scheduler"]["running"]]
+    parts += [(shard, first, steps) for shard, first, steps in state["scheduler"]["lost"]]
+    for shard, given in enumerate(state["scheduler"]["consumed"]):
+        steps = [step for s, first, n in parts if s == shard for step in range(first, first + n)]
+        assert sorted(steps) == list(range(given)), shard
+
+
+@pytest.fixture
+def ray():
+    """Ray is there; it must be imported by who starts it."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+
+
+def test_a_run_over_ray_equals_its_replay_and_leaves_nothing(ray, tmp_path):
+    shm, heard, addresses = set(os.listdir("/dev/shm")), [], set()
+
+    def report(told):
+        heard.append(told)
+        if told["arrivals"] > 5 and not addresses:
+            addresses.update(listening(marked()))
+
+    made = recipe(10)
+    assert run_ray(made, tmp_path, RULES, {"own": "1"}, workers=2, cpus_per_worker=HALF, report=report)
+    state = equals_its_replay(made, tmp_path)
+    assert len(state["arrivals"]) == 20 and heard[-1]["done"] and heard[-1]["counts"]["applied"] == 20
+    assert addresses and addresses <= LOOPBACK
+    assert not marked() and set(os.listdir("/dev/shm")) <= shm
+    assert not (tmp_path / "ray.json").exists()
+
+
+@pytest.mark.slow
+def test_deaths_of_workers_and_of_the_server_lose_nothing(ray, tmp_path):
+    done, made = [], recipe(60)
+
+    def report(told):
+        pids, arrivals = told.get("pids", {}), told["arrivals"]
+        if arrivals > 10 and not done and pids.get(0):
+            done.append(("worker", os.kill(pids[0], signal.SIGKILL)))
+        elif 1 <= len(done) <= 2 and arrivals > 25 * len(done):
+            done.append(("server", os.kill(told["server_pid"], signal.SIGKILL)))
+        last.update(told)
+
+    last = {}
+    assert run_ray(made, tmp_path, RULES, workers=2, cpus_per_worker=HALF, report=report)
+    assert len(done) == 3 and last["server_deaths"] == 2 and last["deaths"] == 1
+    assert len(equals_its_replay(made, tmp_path)["arrivals"]) >= 120
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_given_up_and_comes_back(ray, tmp_path):
+    stopped, made, last = [], recipe(60), {}
+
+    def report(told):
+        pid, workers = told.get("pids", {}).get(0), {one["worker"]: one for one in told["workers"]}
+        if told["arrivals"] > 10 and not stopped:
+            stopped.append(pid)
+            os.kill(pid, signal.SIGSTOP)
+        elif len(stopped) == 1 and workers[0]["state"] == "gone":
+            stopped.append(workers[0]["visits"])
+            os.kill(pid, signal.SIGCONT)
+        last.update(told)
+
+    assert run_ray(made, tmp_path, RULES, workers=2, cpus_per_worker=HALF, report=report)
+    workers = {one["worker"]: one for one in last["workers"]}
+    assert len(stopped) == 2 and workers[0]["visits"] > stopped[1]
+    assert last["counts"]["late"] == 1 and last["deaths"] == 0
+    equals_its_replay(made, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_second_process_adds_workers_and_they_leave(ray, tmp_path):
+    made, joined, last = recipe(80, (1.0, 1.0)), [], {}
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from toybench.transports.ray import join_ray\nfrom toybench.transports.ray.site import key_of\n"
+        "heard = [{'workers': []}]\n"
+        "def stop(): return any(w['worker'] == 1 and w['visits'] > 5 for w in heard[-1]['workers'])\n"
+        "print(join_ray(key_of(Path(sys.argv[1])), cpus_per_worker=0.5, report=heard.append, stop=stop))\n"
+    )
+
+    def report(told):
+        if told["arrivals"] > 5 and not joined:
+            joined.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE))
+        last.update(told)
+
+    assert run_ray(made, tmp_path, RULES, workers=1, cpus_per_worker=HALF, report=report)
+    out = joined[0].communicate(timeout=60)[0].decode()
+    workers = {one["worker"]: one for one in last["workers"]}
+    assert workers[1]["visits"] > 5, out
+    equals_its_replay(made, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_goes_on(ray, tmp_path):
+    made, seen = recipe(30), []
+    begun = [lambda: len(seen) > 0 and seen[-1]["arrivals"] > 10, lambda: False]
+    found = [
+        run_ray(made, tmp_path, RULES, workers=2, cpus_per_worker=HALF, report=seen.append, stop=stop) for stop in begun
+    ]
+    assert found == [False, True]
+    equals_its_replay(made, tmp_path)
+
+
+# Before anything is started
+
+
+def test_who_does_not_fit_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="1000000 of 1 CPU each do not fit: this machine has"):
+        run_ray(recipe(), tmp_path, RULES, workers=1_000_000)
+    with pytest.raises(ConfigError, match="expected at least 1"):
+        run_ray(recipe(), tmp_path, RULES, workers=0)
+
+
+def test_a_worker_must_fit_on_one_machine():
+    machines = [{"CPU": 3.0}, {"CPU": 3.0, "GPU": 1.0}]
+    check_room(machines, Needs(2, 2.0), "here")
+    check_room(machines, Needs(2, 1.0, 0.5), "here")
+    for needs in (Needs(3, 2.0), Needs(2, 1.0, 1.0)):
+        with pytest.raises(ConfigError, match="do not fit: here has 6 CPUs, 1 GPUs"):
+            check_room(machines, needs, "here")
+
+
+def test_an_address_where_nobody_answers(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match=f"nobody answers at {address}"):
+            run_ray(recipe(), tmp_path, RULES, workers=1, address=address)
+        taken.listen()  # and says nothing
+        with pytest.raises(ConfigError, match="nobody answers"):
+            knock(address, 0.5)
+        assert time.monotonic() - began < 5
+
+
+def test_an_address_of_something_else():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer():
+            with server.accept()[0] as line:
+                line.recv(100)
+                line.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(ConfigError, match="is no Ray"):
+            knock(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("address", ["", "auto", "ray://127.0.0.1:10001", "127.0.0.1:", "127.0.0.1:70000"])
+def test_an_address_that_is_none(address):
+    with pytest.raises(ConfigError, match="expected HOST:PORT"):
+        knock(address)
+
+
+def test_without_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "token")
+    with pytest.raises(ConfigError, match=r"pip install 'toybench\[ray\]'"), site(Needs(1, HALF), None):
+        pass
+
+
+def test_no_run_to_join(tmp_path):
+    with pytest.raises(ConfigError, match="no run is being made over Ray"):
+        join_ray(key_of(tmp_path))
+
+
+def test_who_dies_again_and_again_is_given_up():
+    deaths = Deaths(Care(limit=3, pause=1.0, most=4.0))
+    waits = [deaths.care.wait(n) for n in range(6)]
+    assert waits == [0, 0, 1, 2, 4, 4]
+    for done in (1, 1, 5, 5, 5):
+        deaths.count(done)
+        assert deaths.hopeless == (deaths.total == 5)

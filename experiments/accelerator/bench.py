@@ -31,6 +31,7 @@ class Bench:
         small: sizes for a test; such a document is never taken for another.
         began: when the call began, of `time.monotonic`.
         document: what is kept so far.
+        before: seconds of earlier calls.
     """
 
     part: str
@@ -40,6 +41,7 @@ class Bench:
     small: bool = False
     began: float = field(default_factory=time.monotonic)
     document: dict[str, Any] = field(default_factory=dict)
+    before: float = 0.0
 
     @property
     def path(self) -> Path:
@@ -70,11 +72,20 @@ class Bench:
             if self.left <= needs:
                 raise OutOfTime(name)
             began = time.monotonic()
-            found = plain(dict(job()))
-            made = self._maker()
-            self.units[name] = found | {"unit_seconds": round(time.monotonic() - began, 3), "made": made}
-            write_json(self.path, self.document)
+            found = dict(job())
+            self.keep(name, found | {"unit_seconds": round(time.monotonic() - began, 3)})
         return self.units[name]
+
+    def keep(self, name: str, found: Mapping[str, Any]) -> None:
+        """Write what a unit found, in place of what it had found before."""
+        self.units[name] = plain(dict(found)) | {"made": self._maker()}
+        self.document["seconds"] = self.spent
+        write_json(self.path, self.document)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all calls so far."""
+        return round(self.before + time.monotonic() - self.began, 1)
 
     def tried(self, name: str, job: Callable[[], Mapping[str, Any]], needs: float = 0.0) -> Unit:
         """`unit` of something that a device may lack memory or a kernel for: it then says why."""
@@ -115,7 +126,8 @@ def open_bench(
     document = {"part": part, "settings": told, "made_by": [], "units": {}}
     if path.exists():
         document = _taken_up(path, told)
-    return Bench(part, out, scratch or out / "scratch", seconds, small, document=document)
+    before = document.get("seconds", 0.0)
+    return Bench(part, out, scratch or out / "scratch", seconds, small, document=document, before=before)
 
 
 def read_document(path: Path) -> dict[str, Any]:

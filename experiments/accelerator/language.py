@@ -143,5 +143,3 @@ def _row(name: str, unit: Mapping[str, Any]) -> dict[str, str]:
 
 def _short(name: str) -> str:
     return name if len(name) <= 48 else f"{name[:45]}..."
-
-

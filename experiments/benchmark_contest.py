@@ -4,7 +4,7 @@ Command:  python -m experiments.benchmark_contest [--runs N]
 Duration: one to three minutes on two cores.
 
 Runs of the test's twin (two rounds, four workers with DyLU, waves of two) that differ in their outer rate, into a new
-store without checkpoints: by turns with the programs of visits shared, and forgotten before every run, as it was before
+store without checkpoints: by turns with programs shared, and forgotten before every run, as it was before
 they were. Prints seconds a run of both, and their ratio; programs kept on the disk serve both alike.
 """
 
@@ -45,6 +45,7 @@ def seconds_a_run(folder: Path, rates: list[float], shared: bool) -> float:
         for lr in rates:
             if not shared:
                 programs._programs.cache_clear()
+                programs.arrival_program.cache_clear()
                 jax.clear_caches()
             contest.measure([as_record(replace(RUN, outer=replace(RUN.outer, lr=lr)))], [0])
         return (time.perf_counter() - began) / len(rates)

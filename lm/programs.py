@@ -1,4 +1,5 @@
-"""The compiled programs of a training's visits, shared by runs that differ in what the server does alone."""
+"""The compiled programs of a training, shared by runs: of visits by those that differ in what the server does alone,
+of arrivals by those that differ in the server's numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from lm.mesh import Lanes
 from lm.placement import Placement
 from lm.snapshots import Snapshots
 from toybench.config import Inner, Run
+from toybench.engine import arrival_extras
 from toybench.inner import InnerOptimizer, local_update
+from toybench.outer import outer_builder
+from toybench.server import apply_arrival
 from toybench.task import Task
 from toybench.training import inner_builder, inner_numbers
 
@@ -96,3 +100,21 @@ _programs = lru_cache(maxsize=8)(Programs)
 def programs_of(task: Task, run: Run, placement: Placement, lanes: int) -> Programs:
     """The programs of a run: the same object for runs that share them, so that each is traced and compiled once."""
     return _programs(task, type(run.inner), tuple(sorted(inner_numbers(run).items())), placement, lanes)
+
+
+@lru_cache(maxsize=32)
+def arrival_program(method: str, placement: Placement) -> Callable:
+    """What the server does at an arrival: (server, pseudo-gradient, row, what its worker pulled, numbers) -> server.
+
+    Args:
+        method: the outer method's name; its numbers are those of `toybench.outer.outer_numbers`.
+        placement: how what was pulled is kept.
+    """
+    build, snapshots = outer_builder(method), Snapshots(placement)
+
+    @jax.jit
+    def arrive(server, pseudo_gradient, row, start, numbers):
+        extras = arrival_extras(row, snapshots.widened(start))
+        return apply_arrival(build(numbers), server, pseudo_gradient, step=row.step, **extras)
+
+    return arrive

@@ -13,14 +13,14 @@ import numpy as np
 from lm.config import LanguageModel
 from lm.mesh import Lanes
 from lm.placement import DEFAULT, Placement, check_layout
-from lm.programs import Programs, programs_of
+from lm.programs import Programs, arrival_program, programs_of
 from lm.snapshots import Snapshots
 from lm.waves import plan_waves
 from toybench.config import Run
-from toybench.engine import Rows, arrival_extras, rows_of, seed_keys
+from toybench.engine import Rows, rows_of, seed_keys
 from toybench.inner import InnerOptimizer
-from toybench.outer import OuterOptimizer, make_outer
-from toybench.server import Server, apply_arrival, open_server
+from toybench.outer import OuterOptimizer, make_outer, method_of, outer_numbers
+from toybench.server import Server, open_server
 from toybench.task import Params, Task
 from toybench.timeline import Timeline, simulate
 from toybench.training import evaluation_points
@@ -141,13 +141,13 @@ class Training:
     # A visit, and what follows from its arrival
 
     @cached_property
-    def _arrive(self) -> Callable:
-        @jax.jit
-        def arrive(server, pseudo_gradient, row, start):
-            extras = arrival_extras(row, self.snapshots.widened(start))
-            return apply_arrival(self.outer, server, pseudo_gradient, step=row.step, **extras)
+    def numbers(self) -> dict[str, Any]:
+        """The outer optimizer's, which its program is given: runs that differ in them alone share it."""
+        return outer_numbers(self.run.outer, self.run.cluster.workers, self.run.cluster.barrier)
 
-        return arrive
+    @property
+    def _arrive(self) -> Callable:
+        return arrival_program(method_of(self.run.outer), self.placement)
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Metrics of the server's parameters on the held-out sequences."""
@@ -196,7 +196,7 @@ class Training:
             w = int(row.worker)
             g, inner_state, loss = found.pop(e)
             g, start = self.snapshots.handed((g, state.pulled[w]))
-            server = self._arrive(state.server, g, row, start)
+            server = self._arrive(state.server, g, row, start, self.numbers)
             pulled, inner_states = list(state.pulled), list(state.inner_states)
             inner_states[w] = self.snapshots.kept(inner_state)
             pullers = np.flatnonzero(row.pulls).tolist()

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -18,7 +19,8 @@ pytest.importorskip("flax")
 from experiments.accelerator import collecting, packing
 from experiments.accelerator.__main__ import OTHERS, PARTS, main
 from experiments.accelerator.bench import OutOfTime, aligned, open_bench, read_document
-from experiments.accelerator.campaign import BATCHES, CAMPAIGNS, EVERY, FEWEST, ROUNDS, planned, who_of
+from experiments.accelerator.campaign import BATCHES, CAMPAIGNS, EVERY, FEWEST, ROUNDS, model_of, planned, who_of
+from experiments.accelerator.campaign import base_run as base_run_of
 from experiments.accelerator.ceilings import ceilings
 from experiments.accelerator.starts import PIECE, read_start, rounded, save_start
 from experiments.accelerator.toy import BATCHES as LANES
@@ -27,6 +29,7 @@ from lm.model import init
 from tests.corpora import fill_shelf, made_of_words, refused
 from toybench.leaderboard import REFERENCE
 from toybench.records import write_json
+from toybench.timeline import simulate
 
 ROOT = Path(__file__).parent.parent
 LACKING = ("tyro", "streamlit", "altair", "ray", "grain", "datasets", "platformdirs", "tomli_w", "optuna", "pyarrow")
@@ -105,6 +108,7 @@ def test_every_part_says_what_it_is(capsys):
         (["ceilings", "--secnds", "1"], "did you mean --seconds"),
         (["confirm-20m"], "tokens: must name a file"),
         (["confirm-20m", "--tokens", "nowhere.xz", "--campaign-seconds", "-1"], "campaign-seconds: must be > 0"),
+        (["confirm-20m", "--small", "--local-steps", "0"], "local-steps: must be from 1"),
         (["confirm-20m", "--tokens", "nowhere.xz"], "'nowhere.xz' cannot be read"),
         (["transfer", "--toy", "nowhere.json"], "nowhere.json: cannot be read"),
         (["transfer", "--called", "one", "two"], "called: must name each of 1"),
@@ -205,6 +209,22 @@ def test_runs_are_as_long_as_the_time_given_allows(part):
         assert whole <= 1000 or plan["rounds"] == FEWEST or plan["pretraining_rounds"] == 1
         lengths.append(plan["tokens"])
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+
+
+def test_without_dylu_the_arrivals_are_those_of_the_toys_board():
+    from toybench.loading import overlay
+    from toybench.presets import load_preset
+
+    campaign = CAMPAIGNS["confirm-20m"]
+    toy = overlay(load_preset("default"), {"cluster.grace": 0.5})
+    for steps, dylu in ((50, False), (60, False), (60, True)):
+        own = base_run_of(campaign, model_of(campaign, None, False), 4, ROUNDS, steps)
+        one, other = (
+            simulate(replace(run.cluster, dynamic_steps=dylu, barrier=False), run.budget, 200) for run in (toy, own)
+        )
+        assert toy.budget.rounds == ROUNDS
+        for column in ("worker", "shard", "pulled_at", "step"):
+            np.testing.assert_array_equal(getattr(one, column), getattr(other, column))
 
 
 def test_a_batch_of_runs_is_as_many_as_it_says():

@@ -108,7 +108,7 @@ def test_an_arrival_takes_no_more_than_is_said(method):
     arguments = state.server, state.pulled[0], row, state.pulled[0]
     begun, outer = footprint(run).server + size(state.pulled[0]), outer_copies(run.outer, 3, False)
     said = begun + step_work(run.task, outer)
-    assert said / 2 <= planned(one._arrive.lower(*arguments).compile()) <= said * 1.01  # counters
+    assert said / 2 <= planned(one._arrive.lower(*arguments, one.numbers).compile()) <= said * 1.01  # counters
 
 
 # Said in time

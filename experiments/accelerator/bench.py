@@ -53,6 +53,11 @@ class Bench:
         return self.seconds - (time.monotonic() - self.began)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the part's numbers."""
+        return self.document["settings"]
+
+    @property
     def units(self) -> dict[str, Unit]:
         """What is finished, by name."""
         return self.document["units"]

@@ -26,7 +26,8 @@ START = 0.4  # the outer rate in the middle of the first three
 RUNS = {True: 8, False: 6}  # that a method is expected to take, with half octaves or without; two of them reported
 HEADROOM = 0.75  # of the time that is planned for runs; the rest is compiling, evaluating, waiting
 PRETRAINING = 0.15  # of a campaign's time
-LOCAL_STEPS, ROUNDS, FEWEST = 50, 33, 4  # H; rounds of a run, the toy's number if there is time, and at least
+LOCAL_STEPS, GRACE = 50, 0.5 / 60  # H; the toy's grace period, seconds to one of its 60 local steps
+ROUNDS, FEWEST = 33, 4  # of a run: the toy's number if there is time, and at least
 BATCHES = (32, 16, 8)  # sequences
 
 
@@ -59,10 +60,10 @@ CAMPAIGNS = {
         "20m", {"very-8": (8, True, MATTER), "very-16": (16, True, MATTER)}, 8, 1e-3, False, 800, "confirm-20m"
     ),
     "confirm-60m": Campaign(
-        "60m", {"very-4": (4, True, MATTER), "very-4-scratch": (4, False, SCRATCH)}, 4, 4e-4, False, 800
+        "60m", {"very-4": (4, True, MATTER), "very-4-scratch": (4, False, SCRATCH)}, 4, 4e-4, False, 400
     ),
     "confirm-150m": Campaign(
-        "150m", {"very-4": (4, True, SCRATCH), "very-4-scratch": (4, False, SCRATCH)}, 4, 4e-4, False, 800
+        "150m", {"very-4": (4, True, SCRATCH), "very-4-scratch": (4, False, SCRATCH)}, 4, 4e-4, False, 400
     ),
 }
 
@@ -79,10 +80,14 @@ def model_of(campaign: Campaign, data: str | None, small: bool) -> LanguageModel
     return replace(model, data=PYTHON if data is None else data)
 
 
-def base_run(campaign: Campaign, model: LanguageModel, workers: int, rounds: int, small: bool) -> Run:
-    """A run of the campaign before it has a method: the toy's very heterogeneous cluster and grace period."""
+def base_run(campaign: Campaign, model: LanguageModel, workers: int, rounds: int, local_steps: int) -> Run:
+    """A run of the campaign before it has a method: the toy's very heterogeneous cluster.
+
+    Its grace period is in proportion to the visits, so that without DyLU the toy's board has the same arrivals one for
+    one; with DyLU too where the visits have the toy's 60 steps.
+    """
     seconds = tuple(cluster(workers, "very")["cluster.sec_per_step"])
-    where = Cluster(sec_per_step=seconds, local_steps=3 if small else LOCAL_STEPS, grace=0.5)
+    where = Cluster(sec_per_step=seconds, local_steps=local_steps, grace=GRACE * local_steps)
     inner = InnerAdamW(lr=campaign.lr, final_lr=campaign.lr / 100, warmup=20, weight_decay=0.1)
     return Run(model, where, inner, METHODS["nesterov"].settings(lr=START), Budget(rounds=rounds, evaluations=3))
 
@@ -101,7 +106,9 @@ def who_of(names: Sequence[str]) -> dict[str, Contestant]:
     return {name: known[name]._replace(also=({},)) for name in (REFERENCE, *names)}
 
 
-def planned(campaign: Campaign, pace: Mapping[int, float], seconds: float, sequence: int) -> dict[str, Any]:
+def planned(
+    campaign: Campaign, pace: Mapping[int, float], seconds: float, sequence: int, local_steps: int = LOCAL_STEPS
+) -> dict[str, Any]:
     """How long runs are, and what of: from the measured speed and the time given.
 
     The largest batch with which runs of the toy's number of rounds fit; with the smallest, fewer rounds.
@@ -111,6 +118,7 @@ def planned(campaign: Campaign, pace: Mapping[int, float], seconds: float, seque
         pace: sequences of a batch -> tokens a second of a wave of visits.
         seconds: of all calls together.
         sequence: tokens of a sequence.
+        local_steps: H.
     """
     methods = {name: 1 + len(who) for name, (_, _, who) in campaign.boards.items()}
     # Visits a round are as many as workers, whatever their number.
@@ -118,7 +126,7 @@ def planned(campaign: Campaign, pace: Mapping[int, float], seconds: float, seque
     each = seconds * (1 - PRETRAINING) * HEADROOM / runs  # seconds of a run of four workers
 
     def rounds(batch: int) -> int:
-        return int(each * pace[batch] / (4 * LOCAL_STEPS * batch * sequence))
+        return int(each * pace[batch] / (4 * local_steps * batch * sequence))
 
     batch = next((b for b in sorted(pace, reverse=True) if rounds(b) >= ROUNDS), min(pace))
     count = max(min(rounds(batch), ROUNDS), FEWEST)
@@ -127,9 +135,9 @@ def planned(campaign: Campaign, pace: Mapping[int, float], seconds: float, seque
     return {
         "seconds": seconds,
         "runs": runs,
-        "run_seconds": 4 * count * LOCAL_STEPS * batch * sequence / speed,
+        "run_seconds": 4 * count * local_steps * batch * sequence / speed,
         "batch": batch,
         "rounds": count,
-        "tokens": 4 * count * LOCAL_STEPS * batch * sequence,
-        "pretraining_rounds": max(int(steps / LOCAL_STEPS), 1),
+        "tokens": 4 * count * local_steps * batch * sequence,
+        "pretraining_rounds": max(int(steps / local_steps), 1),
     }

@@ -18,6 +18,7 @@ from experiments.accelerator.bench import Bench, OutOfTime
 from experiments.accelerator.campaign import (
     BATCHES,
     CAMPAIGNS,
+    LOCAL_STEPS,
     PRETRAINING,
     REPORTED,
     START,
@@ -31,11 +32,11 @@ from experiments.accelerator.campaign import (
     who_of,
 )
 from experiments.accelerator.packing import unpacked
-from experiments.accelerator.starts import read_start, rounded, save_start
+from experiments.accelerator.starts import folder_of, read_start, rounded, save_start
 from lm.config import LanguageModel
 from toybench.config import ConfigError, Run
 from toybench.leaderboard import Contestant, Entry, Seeds, enter, judge
-from toybench.records import plain, provenance, write_json
+from toybench.records import plain, provenance, writable_folder, write_json
 from toybench.tuning import Make, Measure, Tuning, climb
 
 SEEDS = Seeds(TUNING, (), REPORTED)
@@ -46,6 +47,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=Path, metavar="FILE", help=text)
     text = "that all calls of this part together may take; decides how long runs are (default: the part's own)"
     parser.add_argument("--campaign-seconds", type=float, metavar="S", help=text)
+    text = f"of a visit (default {LOCAL_STEPS}; the toy's board has 60, and with as many DyLU divides alike)"
+    parser.add_argument("--local-steps", type=int, default=LOCAL_STEPS, metavar="H", help=text)
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -56,7 +59,14 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("campaign-seconds", f"must be > 0, got {seconds:g}")
     if options.tokens is None and not options.small:
         raise ConfigError("tokens", "must name a file that `prepare` packed; without one there is only --small")
-    return {"campaign_seconds": seconds, "tokens": None if options.tokens is None else options.tokens.name}
+    if not 1 <= options.local_steps <= 10_000:
+        raise ConfigError("local-steps", f"must be from 1 to 10000, got {options.local_steps}")
+    steps = 3 if options.small else options.local_steps
+    return {
+        "campaign_seconds": seconds,
+        "local_steps": steps,
+        "tokens": None if options.tokens is None else options.tokens.name,
+    }
 
 
 def run(bench: Bench, options: argparse.Namespace) -> None:
@@ -67,19 +77,19 @@ def run(bench: Bench, options: argparse.Namespace) -> None:
     campaign = shrunken(campaign) if bench.small else campaign
     data = None if options.tokens is None else str(unpacked(options.tokens, bench.scratch))
     model = model_of(campaign, data, bench.small)
-    seconds = bench.document["settings"]["campaign_seconds"]
-    plan = bench.unit("plan", lambda: _plan(bench, campaign, model, seconds))
+    plan = bench.unit("plan", lambda: _plan(bench, campaign, model))
     model = replace(model, batch=plan["batch"])
     begun = any(started for _, started, _ in campaign.boards.values())
     start = checkpoint(bench, campaign, model, plan) if begun else None
     with Store(str(bench.out / f"{bench.part}.sqlite")) as store:
         for board, (workers, started, _) in campaign.boards.items():
-            base = base_run(campaign, model, workers, plan["rounds"], bench.small)
+            base = base_run(campaign, model, workers, plan["rounds"], bench.settings["local_steps"])
             compete(bench, store, campaign, board, base, start if started else None, plan)
 
 
-def _plan(bench: Bench, campaign: Campaign, model: LanguageModel, seconds: float) -> dict[str, Any]:
+def _plan(bench: Bench, campaign: Campaign, model: LanguageModel) -> dict[str, Any]:
     """See `campaign.planned`; a test's has no time to measure anything."""
+    seconds, steps = bench.settings["campaign_seconds"], bench.settings["local_steps"]
     if bench.small:
         return {"batch": model.batch, "rounds": 2, "pretraining_rounds": 1, "run_seconds": 0.1, "seconds": seconds}
     pace = {}
@@ -89,7 +99,7 @@ def _plan(bench: Bench, campaign: Campaign, model: LanguageModel, seconds: float
             pace[batch] = unit["tokens_per_second"]
     if not pace:
         raise ConfigError("memory", f"no batch of {', '.join(map(str, BATCHES))} sequences fits this device")
-    return planned(campaign, pace, seconds, model.sequence)
+    return planned(campaign, pace, seconds, model.sequence, steps)
 
 
 def _paced(campaign: Campaign, model: LanguageModel) -> dict[str, Any]:
@@ -113,25 +123,27 @@ def checkpoint(bench: Bench, campaign: Campaign, model: LanguageModel, plan: Map
     from lm.task import LanguageTask
 
     name = campaign.starts or bench.part
-    corpus = corpus_of(base_run(campaign, model, 4, 1, bench.small))
+    corpus = corpus_of(base_run(campaign, model, 4, 1, bench.settings["local_steps"]))
     like = jax.eval_shape(LanguageTask(model, corpus).init, jax.random.key(0))
-    if (found := read_start(bench.out, name, like)) is not None:
+    folder = writable_folder(folder_of(like, bench.out, bench.scratch))
+    if (found := read_start(folder, name, like)) is not None:
         params, note = found
         bench.unit("start", lambda: note | {"digest": digest(params)})
         return params
     if "start" in bench.units:
-        raise ConfigError("out", f"runs there began from parameters that {name}.start.json kept, which is gone")
+        said = f"runs there began from parameters that {folder / name}.start.json kept, which is gone"
+        raise ConfigError("out", f"{said}; name another folder")
     if campaign.starts is not None and not bench.small:
         raise ConfigError("out", f"holds no {name}.start.json; run {name} into it first")
     if bench.left < plan["seconds"] * PRETRAINING and not bench.small:
         raise OutOfTime("pretraining")
-    own = pretraining(base_run(campaign, model, 4, 1, bench.small), plan["pretraining_rounds"])
+    own = pretraining(base_run(campaign, model, 4, 1, bench.settings["local_steps"]), plan["pretraining_rounds"])
     began = time.perf_counter()
     done = carry_out(assemble(corpus, own, 0, placement=placed(own)))
     params = rounded(done.state.server.params)
     tokens = int(done.curves.local_steps[0, -1]) * own.task.batch * own.task.sequence
     told = {"loss": done.curves.metrics["loss"][0].tolist(), "tokens": tokens, "size": campaign.size}
-    save_start(bench.out, name, params, told)
+    save_start(folder, name, params, told)
     bench.unit("start", lambda: told | {"digest": digest(params), "pretraining_seconds": time.perf_counter() - began})
     return params
 

@@ -13,6 +13,7 @@ from toybench.config import ConfigError
 from toybench.records import read_json, write_json, write_whole
 
 PIECE = 15_000_000  # bytes of a file
+TRAVELS = 3 * PIECE  # bytes of a start that is kept with the results; a larger one stays where it was made
 
 
 def rounded(params: Any) -> Any:
@@ -25,6 +26,14 @@ def rounded(params: Any) -> Any:
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.start.json"
+
+
+def folder_of(like: Any, out: Path, scratch: Path) -> Path:
+    """Where the parameters of a model are kept: with the results if they are small enough to travel."""
+    import jax
+
+    size = 2 * sum(leaf.size for leaf in jax.tree.leaves(like))
+    return out if size <= TRAVELS else scratch / out.resolve().name
 
 
 def save_start(folder: Path, name: str, params: Any, told: dict[str, Any]) -> None:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.accelerator.bench import Bench
+from experiments.accelerator.bench import Bench, OutOfTime
 from experiments.accelerator.ceilings import Ceilings, yardsticks
 from experiments.accelerator.profiling import profile
 from experiments.benchmark_engine import inner_flops
 from toybench.config import Run
 
 BATCHES = (1, 64, 1024, 8192, 8, 512, 4096, 256, 2048, 16, 128, 2, 4, 32)  # the telling ones first
-SWEEP, GOAL = 10_000, 1000  # runs
+SWEEP, PROFILED = 10_000, 1024  # runs
 SEEDS = 8  # in a call; each brings data of its own
 ADAMW = 28  # bytes that fp32 AdamW moves at least, a parameter and step: four numbers read, three written
 
@@ -83,7 +83,7 @@ def work(base: Run, unit: Mapping[str, Any], found: Ceilings) -> dict[str, float
     }
 
 
-def swept(bench: Bench, base: Run, lanes: int, total: int) -> dict[str, Any]:
+def swept(base: Run, lanes: int, total: int) -> dict[str, Any]:
     """Seconds of a sweep into a new store: its calls of `lanes` runs, whatever is compiled on the way counted."""
     import tempfile
     from pathlib import Path
@@ -134,12 +134,17 @@ def run(bench: Bench, options: argparse.Namespace) -> None:
         batch(count)
     lanes, each = fastest(bench.units)
     total = 64 if bench.small else SWEEP
-    # On a slow device the sweep takes far more than it may; it is then left for another.
-    bench.unit("sweep", lambda: swept(bench, base, lanes, total), 1.5 * each * total)
-    runs, seeds = many(base, min(GOAL + 24, lanes))
+    lacking: OutOfTime | None = None
+    try:
+        bench.unit("sweep", lambda: swept(base, lanes, total), 1.5 * each * total)
+    except OutOfTime as stopped:  # on a slow device it never fits, and the others do
+        lacking = stopped
+    runs, seeds = many(base, min(PROFILED, lanes))
     bench.tried("profile", lambda: profile(lambda: train(runs, seeds)), 30)
     for count in batches[4:]:
         batch(count)
+    if lacking is not None:
+        raise lacking
 
 
 def rows(units: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:

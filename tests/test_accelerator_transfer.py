@@ -133,3 +133,9 @@ def sentence_of(told):
     verdict = told["studies"][0]["verdict"]
     a = verdict["agreement"]
     return f"Kendall's tau {a['tau']:+.2f} [{a['low']:+.2f}, {a['high']:+.2f}], p = {a['chance']:.2g}"
+
+
+def test_the_readme_says_what_the_record_says():
+    told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())
+    words = sentence_of(told).replace("tau ", "tau\n**").replace("], p", "]**, p")
+    assert words in (RECORDS.parent.parent / "README.md").read_text()

@@ -185,7 +185,7 @@ def eager(visits: int, base: Run) -> dict[str, Any]:
 def run(bench: Bench, options: argparse.Namespace) -> None:
     """The time first, then the headline runs on one seed, then their other seeds, then the grids."""
     base = base_run(bench.small)
-    if options.eager_visits > 0:  # before jax takes the device's memory
+    if options.eager_visits > 0:  # it needs some 3 GB of what jax leaves of a device, a quarter
         bench.tried("eager", lambda: eager(options.eager_visits, base), 20)
     yardsticks(bench)
     rounds = 8 if bench.small else 40

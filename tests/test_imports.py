@@ -54,7 +54,7 @@ LAW = {
     "database": row("config"),
     "queries": row("config curves database loading numpy"),
     "store": row("config curves database loading queries numpy"),
-    "runtime": row("config platformdirs", "jax"),
+    "runtime": row("config", "jax platformdirs"),
     "statistics": row("numpy scipy"),
     "task": row("jax"),
     "inner": row("task jax optax"),

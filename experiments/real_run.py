@@ -109,7 +109,7 @@ def draw(found: dict[str, Any]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", choices=("threads", "ray"), default="threads")
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--pace", type=float, default=0.1, help="seconds that a step of the fastest worker lasts")

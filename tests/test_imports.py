@@ -134,7 +134,8 @@ LAW = {
         "views.state views.sweeps pandas streamlit"
     ),
     "views.sweep": row("views.state views.sweep_form views.sweep_shown views.sweeps streamlit"),
-    "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.sweep"),
+    "views.real": row("config records views.charts views.state numpy pandas streamlit"),
+    "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.real views.sweep"),
     "views.stored": row("arguments axes config curves loading selection store streamlit"),
     "views.recorded": row("config records views.state streamlit"),
     "views.charts_compare": row("plots.curves plots.lines altair pandas"),
@@ -154,6 +155,33 @@ LAW = {
         "views.compare_board views.compare_bridge views.compare_paper views.compare_records views.state streamlit"
     ),
     "arguments": row("config loading presets"),
+    "transports": row(""),
+    "transports.frames": row("jax numpy"),
+    "transports.codec": row("task jax"),
+    "transports.coordinator": row("config scheduler timeline numpy"),
+    "transports.ledger": row("config transports.frames"),
+    "transports.keeping": row("config server transports.frames jax numpy"),
+    "transports.work": row("config engine inner loading outer scheduler task training jax numpy"),
+    "transports.live": row(
+        "config engine outer.base scheduler server task transports.codec transports.coordinator "
+        "transports.keeping transports.ledger transports.work jax numpy"
+    ),
+    "transports.house": row("config transports.keeping transports.live"),
+    "transports.worker": row("scheduler task transports.codec transports.live transports.work jax numpy"),
+    "transports.threads": row("transports.house transports.live transports.work transports.worker"),
+    "transports.again": row(
+        "engine scheduler server task timeline transports.codec transports.live transports.work "
+        "transports.worker jax numpy"
+    ),
+    "transports.results": row("config timeline transports.coordinator transports.keeping transports.ledger numpy"),
+    "transports.drive": row(
+        "config records transports.about transports.codec transports.live transports.results transports.work",
+        "transports.ray transports.threads",
+    ),
+    "transports.replaying": row(
+        "config records transports.about transports.again transports.drive transports.results transports.work jax numpy"
+    ),
+    "transports.show": row("", "rich"),
     "transports.about": row("toybench", "transports.work"),
     "transports.ray.means": row("config"),
     "transports.ray.posts": row(),
@@ -174,6 +202,9 @@ LAW = {
         "transports.ray.seat transports.ray.site",
         "transports.live transports.work ray",
     ),
+    "engines": row(
+        "config console interrupt", "records report transports.drive transports.live transports.show transports.work"
+    ),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),
     "shell": row("toybench arguments config interrupt"),
@@ -184,6 +215,7 @@ COMMANDS_LOAD = {
     "arguments",
     "config",
     "console",
+    "engines",
     "interrupt",
     "loading",
     "presets",
@@ -290,10 +322,10 @@ def test_there_are_no_cycles():
 
 
 def test_modules_are_named_only_in_import_statements():
-    """Except for the package, which loads its names when they are first used."""
+    """Except for the package, which loads its names when they are first used, and recipes, which name their maker."""
     for name, path in SOURCES.items():
         text = path.read_text(encoding="utf-8")
-        assert ("import_module" in text) == (name == "toybench") and "__import__" not in text, name
+        assert ("import_module" in text) == (name in ("toybench", "transports.work")) and "__import__" not in text, name
 
 
 def test_dependencies_are_what_is_imported():

@@ -84,12 +84,14 @@ def carry_out(
         raise ConfigError("out", f"{said}; --resume goes on with it, another --out leaves it")
     last: dict[str, Any] = {}
 
+    tell = _every(1.0, lambda status: write_json(folder / STATUS, status))
+
     def told(status: dict[str, Any]) -> None:
         last.update(status)
         report(status)
+        tell(status)
 
-    tell = _every(1.0, lambda status: write_json(folder / STATUS, status))
-    whole = _RUNNERS[engine.name](recipe, engine, ledger, lambda s: (told(s), tell(s)), stop)
+    whole = _RUNNERS[engine.name](recipe, engine, ledger, told, stop)
     write_json(folder / STATUS, last)
     if last.get("failed"):
         raise ConfigError("run", last["failed"])

@@ -1,8 +1,8 @@
-"""All that a server must not forget, as plain values and arrays, and back."""
+"""All that a server, a `toybench.transports.live.Live`, must not forget, as plain values and arrays, and back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,6 @@ import numpy as np
 from toybench.config import ConfigError
 from toybench.server import Server
 from toybench.transports.frames import Frame
-
-if TYPE_CHECKING:
-    from toybench.transports.live import Live
 
 SCHEMA = 1
 
@@ -27,7 +24,7 @@ class Point(NamedTuple):
     metrics: dict[str, float]
 
 
-def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
+def freeze(live: Any) -> tuple[dict[str, Any], list[Any]]:
     """A server between groups: what JSON can say of it, and its arrays, those copied that it writes over."""
     starts = sorted(live.starts)
     due = [*live.due]  # evaluations that nobody had time for
@@ -54,7 +51,7 @@ def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
     return told, [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def thaw(live: Live, frame: Frame) -> None:
+def thaw(live: Any, frame: Frame) -> None:
     """Bring a server that has just been made to where another was frozen.
 
     Raises:

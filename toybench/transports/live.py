@@ -380,5 +380,16 @@ def own(server: Server) -> Server:
 
 def row_of(visit: Visit, number: int, staleness: int, step: bool) -> Rows:
     """An arrival as the spine reads it; who pulls is the caller's."""
-    whole = (visit.worker, visit.shard, visit.first_step, visit.num_steps, staleness, number, visit.pulled_at)
-    return Rows(*map(np.int32, whole), np.bool_(step), np.bool_(False), np.zeros(0, bool), np.bool_(True))
+    return Rows(
+        worker=np.int32(visit.worker),
+        shard=np.int32(visit.shard),
+        first_step=np.int32(visit.first_step),
+        num_steps=np.int32(visit.num_steps),
+        staleness=np.int32(staleness),
+        arrival=np.int32(number),
+        dispatch=np.int32(visit.pulled_at),
+        step=np.bool_(step),
+        reset=np.bool_(False),
+        pulls=np.zeros(0, bool),
+        valid=np.bool_(True),
+    )

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from toybench.arguments import add_configuration, add_seeds, configuration, read_seeds
-from toybench.engines import add_engine, carry_out_all, engine_of
 from toybench.config import ConfigError, Run
 from toybench.console import print_json, progress_bar
+from toybench.engines import add_engine, carry_out_all, engine_of
 from toybench.interrupt import INTERRUPT
 
 if TYPE_CHECKING:

@@ -167,7 +167,8 @@ class Chair:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        kind = ray.remote(concurrency_groups=QUEUES)(Seat)
+        remote: Any = ray.remote  # which is typed for no arguments
+        kind = remote(concurrency_groups=QUEUES)(Seat)
         options: Any = {"num_cpus": 0, "num_gpus": self.gpus, "scheduling_strategy": here, "namespace": NAMESPACE}
         for _ in range(50):
             with suppress(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -108,7 +109,11 @@ def _init(**settings: Any) -> None:
         with warnings.catch_warnings():  # that this process forks; what it starts begins anew at once
             warnings.simplefilter("ignore")
             ray.init(
-                logging_level="ERROR", log_to_driver=False, namespace=NAMESPACE, configure_logging=False, **settings
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                namespace=NAMESPACE,
+                configure_logging=False,
+                **settings,
             )
     except (RayError, RuntimeError, ValueError, ConnectionError) as error:
         ray.shutdown()

@@ -21,8 +21,10 @@ from toybench.transports.coordinator import read_arrivals, timeline_of
 from toybench.transports.ledger import Ledger
 from toybench.transports.live import Rules
 from toybench.transports.ray import Needs, join_ray, run_ray
+from toybench.transports.ray.crew import DONE, Crew
+from toybench.transports.ray.line import plain
 from toybench.transports.ray.means import MARK, check_room, knock
-from toybench.transports.ray.posts import Care, Deaths
+from toybench.transports.ray.posts import Care, Deaths, Post
 from toybench.transports.ray.site import key_of, site
 from toybench.transports.work import toy_recipe
 
@@ -310,3 +312,14 @@ def test_who_dies_again_and_again_is_given_up():
     for done in (1, 1, 5, 5, 5):
         deaths.count(done)
         assert deaths.hopeless == (deaths.total == 5)
+
+
+def test_a_run_whose_workers_are_done_is_not_given_up():
+    """They end before the last evaluation is made."""
+    care = Care()
+    posts = [Post(worker, Deaths(care), closed=DONE) for worker in range(2)]
+    crew = Crew(None, Needs(2), care, plain, posts)
+    assert crew.lost == ""
+    for post in posts:
+        post.closed = "data are not there"
+    assert crew.lost == "worker 0: data are not there; worker 1: data are not there"

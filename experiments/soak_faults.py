@@ -120,8 +120,8 @@ class Chaos:
     def run(self) -> None:
         """Until `ended`: something every few seconds."""
         chances, began = random.Random(self.seed), time.monotonic()
-        acts = [self.kill_worker] * 4 + [self.stop_worker] * 2 + [self.kill_server] * 4
-        while not self.ended.wait(chances.uniform(2.0, 5.0)):
+        acts = [self.kill_worker] * 3 + [self.stop_worker] + [self.kill_server] * 5
+        while not self.ended.wait(chances.uniform(1.0, 3.0)):
             if not self.told.get("arrivals"):
                 continue
             if time.monotonic() - began > self.disk and not self.counts["disk full"]:

@@ -21,8 +21,10 @@ from toybench.transports.coordinator import read_arrivals, timeline_of
 from toybench.transports.ledger import Ledger
 from toybench.transports.live import Rules
 from toybench.transports.ray import Needs, join_ray, run_ray
+from toybench.transports.ray.crew import DONE, Crew
+from toybench.transports.ray.line import plain
 from toybench.transports.ray.means import MARK, check_room, knock
-from toybench.transports.ray.posts import Care, Deaths
+from toybench.transports.ray.posts import Care, Deaths, Post
 from toybench.transports.ray.site import key_of, site
 from toybench.transports.work import toy_recipe
 
@@ -194,6 +196,49 @@ def test_a_run_that_is_stopped_goes_on(ray, tmp_path):
     equals_its_replay(made, tmp_path)
 
 
+HOST = """
+import os, sys
+from toybench.transports.ray import Needs
+from toybench.transports.ray.site import site
+with site(Needs(1, 0.5), None):
+    import ray
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
+"""
+GUEST = """
+import sys
+from pathlib import Path
+from tests.test_transports_ray import RULES, recipe
+from toybench.config import ConfigError
+from toybench.transports.ray import run_ray
+for made in (recipe(4), recipe(5)):
+    try:
+        print(run_ray(made, Path(sys.argv[2]), RULES, {"run": str(made)[-9:]}, workers=1, cpus_per_worker=0.5,
+                      address=sys.argv[1]))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_there_is_joined_and_left_as_it_was(ray, tmp_path):
+    """With its token; another run in the same folder is told so."""
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c0ffee" * 10}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
+    host = subprocess.Popen([sys.executable, "-c", HOST], **pipes)
+    try:
+        address = next(line for line in host.stdout if line.startswith("127.")).strip()
+        command = [sys.executable, "-c", GUEST, address, str(tmp_path)]
+        guest = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
+        said = guest.stdout.splitlines()
+        assert said[0] == "True" and said[1].startswith("resume: the folder holds a run of "), guest
+        assert host.poll() is None
+    finally:
+        host.stdin.close()
+        assert host.wait(60) == 0
+    equals_its_replay(recipe(4), tmp_path)
+
+
 # Before anything is started
 
 
@@ -267,3 +312,14 @@ def test_who_dies_again_and_again_is_given_up():
     for done in (1, 1, 5, 5, 5):
         deaths.count(done)
         assert deaths.hopeless == (deaths.total == 5)
+
+
+def test_a_run_whose_workers_are_done_is_not_given_up():
+    """They end before the last evaluation is made."""
+    care = Care()
+    posts = [Post(worker, Deaths(care), closed=DONE) for worker in range(2)]
+    crew = Crew(None, Needs(2), care, plain, posts)
+    assert crew.lost == ""
+    for post in posts:
+        post.closed = "data are not there"
+    assert crew.lost == "worker 0: data are not there; worker 1: data are not there"

@@ -159,8 +159,8 @@ def join_ray(
             return _stay(line, crew, report, stop)
         finally:
             crew.leave()
-            for number in numbers if (line.handle is not None) else ():
-                line.handle.gone.options(concurrency_group="driver").remote(number, "left")
+            for number in numbers:
+                line.once("driver", "gone", number, "left", seconds=5.0)
 
 
 def _stay(line: Line, crew: Crew, report: Report, stop: Callable[[], bool]) -> bool:

@@ -15,6 +15,7 @@ from toybench.transports.ray.posts import Care, Deaths, Post
 from toybench.transports.ray.seat import Seat, Terms
 from toybench.transports.ray.site import NAMESPACE
 
+DONE = "it is done"
 QUEUES = {"ask": 8, "polls": 64, "driver": 8}  # calls at once; who waits for a visit is in nobody's way
 
 
@@ -60,7 +61,7 @@ class Crew:
         try:
             if post.pid is None and ray.wait([post.pid_of], timeout=0)[0]:
                 post.pid = ray.get(post.pid_of)
-            post.closed = ray.get(post.task, timeout=0) or "it is done"
+            post.closed = ray.get(post.task, timeout=0) or DONE
         except GetTimeoutError:
             return ""
         except RayTaskError as error:
@@ -71,7 +72,9 @@ class Crew:
 
     @property
     def lost(self) -> str:
-        """Why nobody is left, if nobody is."""
+        """Why nobody is left, if nobody is; who is done was told so by the server."""
+        if any(post.closed == DONE for post in self.posts):
+            return ""
         closed = [f"worker {post.worker}: {post.closed}" for post in self.posts if post.closed]
         return "; ".join(dict.fromkeys(closed)) if len(closed) == len(self.posts) else ""
 
@@ -167,7 +170,8 @@ class Chair:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        kind = ray.remote(concurrency_groups=QUEUES)(Seat)
+        remote: Any = ray.remote  # which is typed for no arguments
+        kind = remote(concurrency_groups=QUEUES)(Seat)
         options: Any = {"num_cpus": 0, "num_gpus": self.gpus, "scheduling_strategy": here, "namespace": NAMESPACE}
         for _ in range(50):
             with suppress(ValueError):

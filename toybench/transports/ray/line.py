@@ -25,7 +25,8 @@ class Line:
     """The server as a worker reaches it: where it has died, the next of its name is waited for and asked again."""
 
     def __init__(self, name: str):
-        self.name, self.handle = name, None
+        self.name = name
+        self.handle: Any = None
 
     def hello(self, worker: int | None, about: Mapping[str, str] | None) -> Reply:
         return self.call("ask", "ask", "hello", worker, about)

@@ -108,6 +108,8 @@ class Seat:
 
     def close(self) -> dict[str, Any]:
         """Everything written down; the last status."""
+        if self.problem:
+            return {"done": False, "failed": ": ".join(self.problem)}
         self.house.close()
         self.live.close()
         return self.status()

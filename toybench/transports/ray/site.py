@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -107,9 +108,7 @@ def _init(**settings: Any) -> None:
     try:
         with warnings.catch_warnings():  # that this process forks; what it starts begins anew at once
             warnings.simplefilter("ignore")
-            ray.init(
-                logging_level="ERROR", log_to_driver=False, namespace=NAMESPACE, configure_logging=False, **settings
-            )
+            ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (RayError, RuntimeError, ValueError, ConnectionError) as error:
         ray.shutdown()
         raise ConfigError("ray", f"does not start: {' '.join(str(error).split())[:300]}") from None

@@ -8,6 +8,7 @@ from toybench.arguments import Parser, preset_asked
 from toybench.commands import (
     compare,
     demo,
+    join,
     leaderboard,
     methods,
     plot,
@@ -29,6 +30,7 @@ SHELL = Shell(
     {
         "demo": demo,
         "run": run,
+        "join": join,
         "replay": replay,
         "timeline": timeline,
         "scale": scale,

@@ -49,7 +49,7 @@ class Engine:
         for name, (value, least) in (bounds | {"deadline": (self.rules.factor, 1)}).items():
             if not least <= value < float("inf"):
                 raise ConfigError(name, f"must be a finite number >= {least}, got {value}")
-        if self.name == "threads" and (self.address is not None or self.gpus_per_worker):
+        if self.name == "threads" and (self.address is not None or self.gpus_per_worker or self.cpus_per_worker != 1):
             raise ConfigError("engine", "threads have no address and no devices of their own; take 'ray'")
 
 

@@ -1,7 +1,8 @@
 """Does a run over Ray lose or repeat anything when everything that can die does, again and again?
 
 Command:  python -m experiments.soak --seconds 240
-Duration: about as long as said, and a minute or two for the runs without faults and the replays.
+Duration: up to three times as long as said, and a minute or two for the runs without faults and the replays. Leave the
+sources alone meanwhile: a server that is begun again from others is refused.
 
 A few seeds of a small toy, one after the other. Workers are killed and stopped, the server is killed at any moment,
 just after its journal grew and while it writes a checkpoint; pushes come twice, late and after the next; the server's

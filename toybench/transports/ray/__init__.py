@@ -115,6 +115,7 @@ def _end(chair: Chair, crew: Crew, seconds: float = 60.0) -> dict[str, Any]:
         chair.stop = lambda: time.monotonic() > until
         with suppress(Left, ConfigError):
             told = chair.ask("close")
+            told["failed"] = told["failed"] or chair.last.get("failed", "")  # a server begun since does not know of it
         with suppress(Exception):  # it may be dead
             ray.kill(chair.handle)
     return told | crew.told() | {"server_deaths": chair.deaths.total}

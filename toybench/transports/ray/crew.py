@@ -36,7 +36,7 @@ class Crew:
         for post in self.posts:
             if post.task is not None and (how := self._ended(post)):
                 post.actor = post.task = None
-                if not told["settled"]:
+                if not told["settled"] and post.closed != DONE:
                     gone(post.worker)
                     self.notes.append(f"worker {post.worker}: {how}")
                     post.deaths.count(visits.get(post.worker, 0))

@@ -58,8 +58,8 @@ def connected() -> bool:
 def _import(settings: dict[str, str]) -> Any:
     """Ray, with these in its environment from the beginning."""
     before = {name: os.environ.get(name) for name in settings}
-    if "ray" in sys.modules and before != settings:
-        raise ConfigError("ray", f"it was imported before it could be told {', '.join(sorted(settings))}")
+    if sys.modules.get("ray") is not None and (untold := [name for name in settings if before[name] != settings[name]]):
+        raise ConfigError("ray", f"it was imported before it could be told {', '.join(sorted(untold))}")
     os.environ.update(settings)
     try:
         import ray

@@ -26,7 +26,7 @@ from lm.work import text_recipe, text_work
 from toybench.config import Budget, Cluster, Run
 from toybench.plots.style import SIZES, line_style, panels, rendered, styled
 from toybench.records import plain, provenance, write_whole
-from toybench.runtime import configure
+from toybench.runtime import configure, cores
 from toybench.transports.drive import Engine, carry_out
 from toybench.transports.live import Rules
 from toybench.transports.replaying import replay_record
@@ -116,7 +116,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     configure()
-    engine = Engine(arguments.engine, Rules(pace=arguments.pace, every=10.0))
+    share = min(1.0, cores() / CLUSTER.workers) if arguments.engine == "ray" else 1.0
+    engine = Engine(arguments.engine, Rules(pace=arguments.pace, every=10.0), cpus_per_worker=share)
     found: dict[str, Any] = {"runs": {}, "engine": arguments.engine, "pace": arguments.pace, "rounds": arguments.rounds}
     with tempfile.TemporaryDirectory() as folder:
         for name, run in arms(arguments.rounds).items():

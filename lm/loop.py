@@ -22,6 +22,13 @@ from toybench.loading import dump_run, load_run
 from toybench.records import maker
 
 
+# The modules that decide a run's numbers: settings are told apart by what they are, data by their digest
+NUMBERS = (
+    *("shards", "order", "data", "model", "task"),
+    *("snapshots", "mesh", "waves", "programs", "train", "assemble", "loop"),
+)
+
+
 class Visit(NamedTuple):
     """A worker's visit that has arrived."""
 
@@ -186,8 +193,9 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, this package's sources, start and placement."""
-    sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    """Who makes a language-model run: what makes one of the toy, the sources of `NUMBERS`, start and placement."""
+    folder = Path(__file__).parent
+    sources = hashlib.sha256(b"".join((folder / f"{room}.py").read_bytes() for room in NUMBERS))
     init = {} if training.start is None else {"init": digest(training.start)}
     placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
     return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init, **placed}

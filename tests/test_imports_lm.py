@@ -89,3 +89,13 @@ def test_what_is_imported_is_declared():
     needed, extras = declared()
     others = {target for targets in EVERY.values() for target in targets if not room(target, "toybench", "lm")}
     assert {DISTRIBUTIONS.get(target, target.replace("_", "-")) for target in others} <= needed | extras
+
+
+def test_all_that_decides_a_runs_numbers_is_told_apart():
+    """What a stored run was made by is a digest of these; a new module that trains must be one, or be named here."""
+    from lm.loop import NUMBERS
+
+    settings, data = {"config", "placement"}, {"documents", "files", "lock", "prepare", "sources", "tokens"}
+    used = set().union(*({f"lm.{name}", *loaded_with(f"lm.{name}")} for name in ("train", "task", "data")))
+    used = {name.removeprefix("lm.") for name in used if room(name, "lm")} - {"lm"}
+    assert used - settings - data <= set(NUMBERS)

@@ -89,9 +89,11 @@ def test_there_are_commands():
         "plot",
         "tune",
         "compare",
+        "join",
         "leaderboard",
         "methods",
         "presets",
+        "replay",
         "scale",
     }
 

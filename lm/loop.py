@@ -21,7 +21,6 @@ from toybench.curves import Curves
 from toybench.loading import dump_run, load_run
 from toybench.records import maker
 
-
 # The modules that decide a run's numbers: settings are told apart by what they are, data by their digest
 NUMBERS = (
     *("shards", "order", "data", "model", "task"),

@@ -21,6 +21,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from experiments.eager import eager_visits
 from toybench.config import Run
 from toybench.loading import overlay
 from toybench.presets import load_preset
@@ -58,44 +59,6 @@ def matmul_rate(size: int = 1024) -> float:
     return len(matrices) * 3 * 2 * size**3 / seconds
 
 
-def torch_run(run: Run) -> float:
-    """Seconds of one asynchronous run in eager PyTorch, a worker at a time, as the notebook does it."""
-    import torch
-
-    t, steps = run.task, run.cluster.local_steps
-    x, y = torch.randn(t.points, t.dimension), torch.randint(t.classes, (t.points,))
-    server = torch.nn.Sequential(
-        torch.nn.Linear(t.dimension, t.hidden), torch.nn.ReLU(), torch.nn.Linear(t.hidden, t.classes)
-    )
-    outer = torch.optim.SGD(server.parameters(), lr=0.07, momentum=0.9)
-    loss_of, cursor = torch.nn.CrossEntropyLoss(), 0
-
-    def visit() -> None:
-        nonlocal cursor
-        worker = torch.nn.Sequential(
-            torch.nn.Linear(t.dimension, t.hidden), torch.nn.ReLU(), torch.nn.Linear(t.hidden, t.classes)
-        )
-        worker.load_state_dict(server.state_dict())
-        inner = torch.optim.AdamW(worker.parameters(), lr=run.inner.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(inner, run.budget.rounds * steps)
-        for _ in range(steps):
-            rows = slice(cursor, cursor + t.batch)
-            inner.zero_grad()
-            loss_of(worker(x[rows]), y[rows]).backward()
-            inner.step()
-            schedule.step()
-            cursor = (cursor + t.batch) % (t.points - t.batch)
-        for ours, theirs in zip(server.parameters(), worker.parameters()):
-            ours.grad = (ours - theirs).detach()
-        outer.step()
-
-    visit()
-    began, visits = time.perf_counter(), run.budget.total_steps(run.cluster) // steps
-    for _ in range(visits):
-        visit()
-    return time.perf_counter() - began
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the engine.")
     parser.add_argument("--torch", action="store_true", help="time the eager PyTorch loop too")
@@ -118,7 +81,7 @@ def main() -> None:
             f"{100 * achieved / peak:3.0f} % of the matrix-product rate, {peak / 1e9:.0f} GFLOP/s"
         )
         if arguments.torch and runs is mixed:
-            eager = torch_run(base)
+            eager = eager_visits(base, steps // base.cluster.local_steps)
             print(f"{'eager PyTorch loop':26} {eager:.4f} s a run  {eager / each:5.0f} times the engine's")
     moved = iter(0.05 + 0.001 * i for i in range(10))
     slider = best_of(5, lambda: train(replace(preset, outer=replace(preset.outer, lr=next(moved))), [0]))

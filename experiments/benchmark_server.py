@@ -19,9 +19,9 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +43,6 @@ class Shapes(ToyWork):
     """No model, but parameters of a size."""
 
     millions: float = 1.0
-
-    @cached_property
-    def task(self):
-        raise NotImplementedError
 
     def init(self):
         side = 1024
@@ -78,18 +74,19 @@ def measure(millions: float, codec: str, folder: Path) -> dict[str, float]:
     live = Live(work, folder, Rules(codec, every=1e9))
     replies = [live.hello(w) for w in range(WORKERS)]
     replies = [reply if reply.given else live.next(reply.worker, 0.0) for reply in replies]
-    seconds, written = [], []
-    append = live.ledger.append
+    seconds, written, append = [], [], live.ledger.append
 
-    def timed(*told):
+    def timed(*told: Any) -> None:
         began = time.perf_counter()
         append(*told)
         written.append(time.perf_counter() - began)
 
-    live.ledger.append = timed
+    setattr(live.ledger, "append", timed)  # noqa: B010 a method is not to be assigned to, says the type checker
     for n in range(REPEATS + 3):
         w = n % WORKERS
-        push = Push(w, replies[w].given.id, 5.0, 1.0, arrays)
+        given = replies[w].given
+        assert given is not None
+        push = Push(w, given.id, 5.0, 1.0, arrays)
         began = time.perf_counter()
         replies[w] = live.push(push)
         jax.block_until_ready(live.server)
@@ -111,7 +108,7 @@ def measure(millions: float, codec: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.1, 1.0, 5.0, 20.0], help="millions of parameters")
     parser.add_argument("--folder", help="on the disk to be measured (default: that of temporary files)")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)

@@ -1,8 +1,8 @@
 """Does a real run go as the simulation says? Three real workers train the small language model, synchronously and not.
 
-Each worker is slowed down to a declared speed, so that a small machine can show unequal ones. Beside each real run stands
-what was predicted twice: by the cluster model with the declared speeds, before, and with the speeds that were measured,
-after. The real run's arrivals are then replayed.
+Each worker is slowed down to a declared speed, so that a small machine can show unequal ones. Beside each real run
+stands what was predicted twice: by the cluster model with the declared speeds, before, and with the speeds that were
+measured, after. The real run's arrivals are then replayed.
 
 Command:  python -m experiments.real_run [--engine ray]
 Duration: about six minutes with the defaults, most of it spent waiting for the slow workers.
@@ -109,7 +109,7 @@ def draw(found: dict[str, Any]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", choices=("threads", "ray"), default="threads")
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--pace", type=float, default=0.1, help="seconds that a step of the fastest worker lasts")
@@ -124,7 +124,8 @@ def main() -> None:
     found["provenance"] = provenance()
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_whole(arguments.out / "real.json", json.dumps(plain(found), indent=1) + "\n")
-    words = f"Engine {arguments.engine}, pace {arguments.pace:g} s, {arguments.rounds} rounds; `python -m experiments.real_run`"
+    words = f"Engine {arguments.engine}, pace {arguments.pace:g} s, {arguments.rounds} rounds; "
+    words += "`python -m experiments.real_run`"
     write_whole(arguments.out / "real.md", f"# Real workers beside their simulation\n\n{words}.\n\n{table(found)}\n")
     with styled(SIZES["screen"]):
         write_whole(arguments.out / "real.png", rendered(draw(found), arguments.out / "real.png"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lm.assemble import assemble, corpus_of, placed
 from lm.checkpoint import Checkpoints
 from lm.config import CHOICES
 from lm.loop import Progress, carry_out, curves_of, maker_of
+from lm.placement import Placement
 from lm.train import NotFinite, Point, Training
 from toybench.config import Run
 from toybench.curves import Curves
@@ -30,17 +31,19 @@ class Contest:
 
     Args:
         store: of finished runs.
-        folder: for checkpoints of those that are not; theirs are removed when they are.
+        folder: for checkpoints of those that are not; theirs are removed when they are. None where runs are so short
+            that they are better begun again.
         lanes: visits computed side by side.
         start: initial parameters of all runs, instead of a seed's own.
         every: seconds between checkpoints.
     """
 
     store: Store
-    folder: Path
+    folder: Path | None
     lanes: int = 1
     start: Any = None
     every: float = 600.0
+    _makers: dict[Placement, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def measure(
         self,
@@ -65,12 +68,24 @@ class Contest:
 
     def _curves(self, run: Run, seeds: Sequence[int], report: Callable, stop: Callable) -> Curves:
         for seed in seeds:
-            training = self.training(run, seed)
-            made_by = maker_of(training)
-            if seed not in self.store.present(run, made_by):
+            if self.lacking(run, [seed]):
+                training = self.training(run, seed)
                 curves, seconds = self._carry_out(training, lambda p, seed=seed: report(run, seed, p), stop)
-                self.store.add([curves], made_by, seconds=seconds, commit=commit())
-        return self.store.curves(run, seeds, maker_of(self.training(run, seeds[0])))
+                self.store.add([curves], self.maker(run), seconds=seconds, commit=commit())
+        return self.store.curves(run, seeds, self.maker(run))
+
+    def lacking(self, run: Run, seeds: Sequence[int]) -> list[int]:
+        """The seeds on which a run is still to be trained."""
+        present = self.store.present(run, self.maker(run))
+        return [seed for seed in seeds if seed not in present]
+
+    def maker(self, run: Run) -> dict[str, str]:
+        """Who makes a run: the same for all that are placed alike, and not told anew, for it reads all of `start`."""
+        own = load_run(dump_run(run), CHOICES)
+        placement = placed(own, self.lanes)
+        if placement not in self._makers:
+            self._makers[placement] = maker_of(self.training(run, 0))
+        return self._makers[placement]
 
     def training(self, run: Run, seed: int) -> Training:
         """A run of the store, ready to be trained."""
@@ -78,19 +93,29 @@ class Contest:
         return assemble(corpus_of(own), own, seed, self.lanes, self.start, placed(own, self.lanes))
 
     def _carry_out(self, training: Training, report: Callable, stop: Callable) -> tuple[Curves, float]:
+        if self.folder is None:
+            return _finished(training, None, self.every, report, stop)
         name = canonical([dump_run(training.run, CHOICES), training.seed, maker_of(training)])
         folder = self.folder / hashlib.sha256(name.encode()).hexdigest()[:16]
         checkpoints = Checkpoints(folder, training, keep=1)
         try:
-            done = carry_out(training, checkpoints, resume=True, every=self.every, report=report, stop=stop)
-            found = done.curves, done.seconds
-        except NotFinite:
-            found = lost(training), 0.0
+            found = _finished(training, checkpoints, self.every, report, stop)
         finally:
             checkpoints.close()
         shutil.rmtree(folder, ignore_errors=True)
         jax.clear_caches()  # a hundred runs' programs would fill the memory; those on the disk are soon loaded
         return found
+
+
+def _finished(
+    training: Training, checkpoints: Checkpoints | None, every: float, report: Callable, stop: Callable
+) -> tuple[Curves, float]:
+    """A run's curves and seconds; of one that lost itself what `lost` says."""
+    try:
+        done = carry_out(training, checkpoints, resume=True, every=every, report=report, stop=stop)
+        return done.curves, done.seconds
+    except NotFinite:
+        return lost(training), 0.0
 
 
 def lost(training: Training) -> Curves:

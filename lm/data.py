@@ -16,7 +16,7 @@ from lm.sources import Library
 from lm.tokens import Bytes, SentencePiece, Tokenizer
 from toybench.config import ConfigError
 from toybench.records import read_json
-from toybench.runtime import CACHE_SWITCH
+from toybench.runtime import CACHE_SWITCH, user_cache
 
 PYTHON_HELD_OUT = 0.05  # of the standard library's files, which are few
 
@@ -124,12 +124,10 @@ def python_corpus() -> Path:
     Raises:
         ConfigError: the cache folder cannot be written.
     """
-    from platformdirs import user_cache_dir
-
     library = Library()
     choice = os.environ.get(CACHE_SWITCH, "")
     off = choice.lower() in ("", "off", "0", "false", "no")  # which is about compiled programs only
-    root = Path(user_cache_dir("toybench") if off else os.path.expanduser(choice)) / "corpora"
+    root = (user_cache() if off else Path(os.path.expanduser(choice))) / "corpora"
     folder = root / f"{library.name.replace(' ', '-')}-{SCHEMA}-{library.key()}"
     if is_whole(folder):
         return folder

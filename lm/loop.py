@@ -114,13 +114,14 @@ def carry_out(
         """Look at all losses but the last of so many visits."""
         while len(losses) > unknown:
             e, loss = losses.pop(0)
-            tell(_checked(training, e, loss, checkpoints))
+            visit = _checked(training, e, loss, checkpoints)
+            pace.taken(visit.local_steps)  # not when it was begun: the device works beside this program
+            tell(visit)
 
     tell(None)
     for e, after, loss in training.arrivals(state, begin):
         state, taken = after, e + 1
         losses.append((e, loss))
-        pace.taken(int(steps[taken]))
         if taken in training.evaluate_after:
             metrics = training.evaluate(state)
             points = [*points, Point(taken, int(steps[taken]), float(training.timeline.time[e]), metrics)]

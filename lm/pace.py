@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lm.promote import ACCELERATORS
 
 WINDOW = 60.0  # seconds that a speed is of
+LEAST = 0.1  # seconds of which one can be told: visits of a wave are known at once
 
 
 class Peak(NamedTuple):
@@ -58,7 +59,7 @@ class Pace:
         if len(self._marks) < 2:
             return None
         (then, before), (now, after) = self._marks[0], self._marks[-1]
-        return (after - before) / max(now - then, 1e-9)
+        return (after - before) / (now - then) if now - then >= LEAST else None
 
     @property
     def seconds_left(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -13,16 +13,17 @@ import numpy as np
 from lm.config import LanguageModel
 from lm.mesh import Lanes
 from lm.placement import DEFAULT, Placement, check_layout
+from lm.programs import Programs, arrival_program, programs_of
 from lm.snapshots import Snapshots
 from lm.waves import plan_waves
 from toybench.config import Run
-from toybench.engine import Rows, arrival_extras, rows_of, seed_keys
-from toybench.inner import InnerOptimizer, local_update
-from toybench.outer import OuterOptimizer, make_outer
-from toybench.server import Server, apply_arrival, open_server
+from toybench.engine import Rows, rows_of, seed_keys
+from toybench.inner import InnerOptimizer
+from toybench.outer import OuterOptimizer, make_outer, method_of, outer_numbers
+from toybench.server import Server, open_server
 from toybench.task import Params, Task
 from toybench.timeline import Timeline, simulate
-from toybench.training import evaluation_points, inner_builder, inner_numbers
+from toybench.training import evaluation_points
 
 
 class Batches(Protocol):
@@ -85,12 +86,20 @@ class Training:
         check_layout(self.placement, self.lanes, self.run.task.batch, len(jax.local_devices()))
 
     @cached_property
-    def mesh(self) -> Lanes:
-        return Lanes(self.placement, self.lanes)
+    def programs(self) -> Programs:
+        return programs_of(self.task, self.run, self.placement, self.lanes)
 
-    @cached_property
+    @property
+    def mesh(self) -> Lanes:
+        return self.programs.mesh
+
+    @property
     def snapshots(self) -> Snapshots:
-        return Snapshots(self.placement)
+        return self.programs.snapshots
+
+    @property
+    def inner(self) -> InnerOptimizer:
+        return self.programs.inner
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -108,8 +117,9 @@ class Training:
         return frozenset(evaluation_points(self.timeline, total, self.run.budget.evaluations).tolist())
 
     @cached_property
-    def inner(self) -> InnerOptimizer:
-        return inner_builder(type(self.run.inner))(inner_numbers(self.run))
+    def longest(self) -> int:
+        """Local steps of the longest visit."""
+        return int(self.rows.num_steps.max())
 
     @cached_property
     def outer(self) -> OuterOptimizer:
@@ -130,57 +140,19 @@ class Training:
 
     # A visit, and what follows from its arrival
 
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The outer optimizer's, which its program is given: runs that differ in them alone share it."""
+        return outer_numbers(self.run.outer, self.run.cluster.workers, self.run.cluster.barrier)
+
     @property
-    def _single(self) -> bool:
-        """Whether visits are computed one by one, each when it arrives."""
-        return self.lanes == 1 and self.mesh.alone
-
-    @cached_property
-    def _visit(self) -> Callable:
-        """One visit, or a wave of them, as one program; what it is given to write to is given away."""
-        task = self.mesh.task(self.task)
-
-        def one(start, state, batches, first_step, num_steps, trip):
-            def batch_at(j):
-                return batches[j]
-
-            start = self.snapshots.widened(start)
-            return local_update(task, self.inner, start, state, batch_at, first_step, num_steps, trip)
-
-        if self._single:
-            return jax.jit(partial(one, trip=None), donate_argnums=1)
-        if self.mesh.each > 1:
-            return self.mesh.compile(jax.vmap(one, (0, 0, 0, 0, 0, None)))
-
-        def lane(starts, states, batches, first_step, num_steps, trip):
-            stacked = starts, states, batches, first_step, num_steps
-            start, state, batch, first, num = jax.tree.map(lambda leaf: leaf[0], stacked)
-            # A loop's own length costs nothing where nobody waits within it, for lanes or for parts of a batch.
-            found = one(start, state, batch, first, num, trip if self.placement.data > 1 else None)
-            return jax.tree.map(lambda leaf: leaf[None], found)
-
-        return self.mesh.compile(lane)
-
-    @cached_property
-    def _fresh(self) -> Callable:
-        return jax.jit(lambda start: self.inner.transformation.init(self.snapshots.widened(start)))
-
-    @cached_property
     def _arrive(self) -> Callable:
-        @jax.jit
-        def arrive(server, pseudo_gradient, row, start):
-            extras = arrival_extras(row, self.snapshots.widened(start))
-            return apply_arrival(self.outer, server, pseudo_gradient, step=row.step, **extras)
-
-        return arrive
-
-    @cached_property
-    def _evaluate(self) -> Callable:
-        return jax.jit(self.task.evaluate)
+        return arrival_program(method_of(self.run.outer), self.placement)
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Metrics of the server's parameters on the held-out sequences."""
-        return {name: float(value) for name, value in self._evaluate(state.server.params, self.held_out).items()}
+        metrics = self.programs.evaluate(state.server.params, self.held_out)
+        return {name: float(value) for name, value in metrics.items()}
 
     def visits(self, wave: np.ndarray, state: State) -> dict[int, tuple]:
         """Pseudo-gradient, inner state and mean loss of the visits of some arrivals, computed side by side."""
@@ -192,25 +164,26 @@ class Training:
             batches = self.corpus.batches(
                 int(row.shard), int(row.first_step), int(row.num_steps), model.batch, model.sequence
             )
-            taken.append(np.concatenate([batches, np.repeat(batches[-1:], trip - len(batches), 0)]))
+            # As long as the longest of the run, so that one program serves all: what is past the trip is not read.
+            taken.append(np.concatenate([batches, np.repeat(batches[-1:], self.longest - len(batches), 0)]))
         starts = [state.pulled[row.worker] for row in rows]
         states = [self._inner_state(row, state) for row in rows]
         first, num = (np.array([getattr(row, name) for row in rows], np.int32) for name in ("first_step", "num_steps"))
-        if self._single:
+        if self.programs.single:
             start, inner_state = self.snapshots.handed((starts[0], states[0]))
-            return {int(wave[0]): self._visit(start, inner_state, taken[0], first[0], num[0])}
+            return {int(wave[0]): self.programs.visit(start, inner_state, taken[0], first[0], num[0])}
         lacking = self.lanes - len(rows)  # those that stand in for them make no step
         starts, states, taken = (filled + filled[-1:] * lacking for filled in (starts, states, taken))
         first, num = np.pad(first, (0, lacking)), np.pad(num, (0, lacking))
         lay, batches = self.mesh.lay, self.mesh.lay_batches(np.stack(taken))
-        found = self.mesh.split(self._visit(lay(starts), lay(states), batches, first, num, np.int32(trip)))
+        found = self.mesh.split(self.programs.visit(lay(starts), lay(states), batches, first, num, np.int32(trip)))
         arrived, *others = zip(wave.tolist(), found)
         return dict([arrived]) | {e: self.snapshots.waiting(lane) for e, lane in others}
 
     def _inner_state(self, row: Rows, state: State) -> Any:
         """With which a visit begins, kept or fresh."""
         w = int(row.worker)
-        return self._fresh(self.snapshots.handed(state.pulled[w])) if row.reset else state.inner_states[w]
+        return self.programs.fresh(self.snapshots.handed(state.pulled[w])) if row.reset else state.inner_states[w]
 
     def arrivals(self, state: State, begin: int = 0) -> Iterator[tuple[int, State, jax.Array]]:
         """Go on from before arrival `begin`: after each arrival its number, the state, and the visit's mean loss."""
@@ -223,7 +196,7 @@ class Training:
             w = int(row.worker)
             g, inner_state, loss = found.pop(e)
             g, start = self.snapshots.handed((g, state.pulled[w]))
-            server = self._arrive(state.server, g, row, start)
+            server = self._arrive(state.server, g, row, start, self.numbers)
             pulled, inner_states = list(state.pulled), list(state.inner_states)
             inner_states[w] = self.snapshots.kept(inner_state)
             pullers = np.flatnonzero(row.pulls).tolist()

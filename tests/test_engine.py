@@ -88,10 +88,15 @@ def test_compiled_chunks_equal_the_plain_loop(method, float64):
         with_cluster(BASE, dynamic_steps=True),
         with_cluster(BASE, shards=7),
         with_cluster(BASE, sec_per_step=(1.0,)),
+        with_cluster(BASE, mtbf=12.0, mttr=3.0, latency=(0.1,), join=(0.0, 0.0, 4.0, 0.0)),
+        with_cluster(BASE, barrier=True, mtbf=12.0, mttr=3.0),
         replace(BASE, inner=replace(BASE.inner, reset=True, warmup=3, first_step_peak=True)),
         replace(BASE, inner=InnerSGD(lr=0.05, momentum=0.5)),
     ],
-    ids=["barrier", "dynamic steps", "shards", "one worker", "inner settings", "inner SGD"],
+    ids=[
+        *("barrier", "dynamic steps", "shards", "one worker", "failures", "failures and a barrier"),
+        *("inner settings", "inner SGD"),
+    ],
 )
 def test_compiled_chunks_equal_the_plain_loop_on_every_kind_of_cluster(run, float64):
     assert_close(first(train_one(run).params), replay_one(run).params)

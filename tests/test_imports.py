@@ -20,8 +20,10 @@ COMMANDS = sorted(path.stem for path in (ROOT / "toybench" / "commands").glob("[
 # "toybench" is the package itself, whose names are loaded when first used. Lowest layers first.
 LAW = {
     "config": row(),
-    "scheduler": row("config numpy"),
-    "timeline": row("config scheduler numpy"),
+    "shards": row("numpy"),
+    "scheduler": row("config shards numpy"),
+    "presence": row("config numpy"),
+    "timeline": row("config presence scheduler numpy"),
     "outer.base": row("", "jax optax"),
     "outer.adam": row("config", "optax"),
     "outer.sgd": row("config", "optax"),
@@ -52,7 +54,7 @@ LAW = {
     "database": row("config"),
     "queries": row("config curves database loading numpy"),
     "store": row("config curves database loading queries numpy"),
-    "runtime": row("config platformdirs", "jax"),
+    "runtime": row("config", "jax platformdirs"),
     "statistics": row("numpy scipy"),
     "task": row("jax"),
     "inner": row("task jax optax"),
@@ -69,6 +71,7 @@ LAW = {
     "leaderboard": row(
         "clusters config curves loading outer records statistics study tuning numpy", "plots.leaderboard"
     ),
+    "scale": row("clusters config records timeline numpy", "plots.scale plots.style"),
     "probes": row("config engine inner outer outer.base records server task timeline training jax numpy optax"),
     "selection": row("axes config curves loading statistics store numpy"),
     "plots": row(),
@@ -78,12 +81,13 @@ LAW = {
     "plots.curves": row("config curves plots.lines plots.style selection matplotlib"),
     "plots.rates": row("config curves plots.lines plots.style selection statistics matplotlib numpy"),
     "plots.heatmap": row("config curves plots.style selection matplotlib numpy"),
+    "plots.scale": row("plots.style matplotlib"),
     "plots.timeline": row("config plots.style timeline matplotlib numpy"),
     "plots.probes": row("config plots.lines plots.style matplotlib numpy"),
     "plots.demo": row("plots.timeline study training matplotlib numpy"),
     "plots.leaderboard": row("matplotlib numpy"),
     "demo": row("config presets records statistics study training numpy", "plots.demo"),
-    "report": row("loading outer rich", "compare config demo study timeline training numpy"),
+    "report": row("loading outer numpy rich", "compare config demo scale study timeline training"),
     "narrate": row("config curves outer statistics study timeline numpy"),
     "projection": row("config engine gaussians jax numpy"),
     "views": row(),
@@ -130,7 +134,8 @@ LAW = {
         "views.state views.sweeps pandas streamlit"
     ),
     "views.sweep": row("views.state views.sweep_form views.sweep_shown views.sweeps streamlit"),
-    "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.sweep"),
+    "views.real": row("config records views.charts views.state numpy pandas streamlit"),
+    "views.pages": row("views.explore views.state streamlit", "views.compare views.promote views.real views.sweep"),
     "views.stored": row("arguments axes config curves loading selection store streamlit"),
     "views.recorded": row("config records views.state streamlit"),
     "views.charts_compare": row("plots.curves plots.lines altair pandas"),
@@ -150,6 +155,33 @@ LAW = {
         "views.compare_board views.compare_bridge views.compare_paper views.compare_records views.state streamlit"
     ),
     "arguments": row("config loading presets"),
+    "transports": row(""),
+    "transports.frames": row("jax numpy"),
+    "transports.codec": row("task jax"),
+    "transports.coordinator": row("config scheduler timeline numpy"),
+    "transports.ledger": row("config transports.frames"),
+    "transports.keeping": row("config server transports.frames jax numpy"),
+    "transports.work": row("config engine inner loading outer scheduler task training jax numpy"),
+    "transports.live": row(
+        "config engine outer.base scheduler server task transports.codec transports.coordinator "
+        "transports.keeping transports.ledger transports.work jax numpy"
+    ),
+    "transports.house": row("config transports.keeping transports.live"),
+    "transports.worker": row("scheduler task transports.codec transports.live transports.work jax numpy"),
+    "transports.threads": row("transports.house transports.live transports.work transports.worker"),
+    "transports.again": row(
+        "engine scheduler server task timeline transports.codec transports.live transports.work "
+        "transports.worker jax numpy"
+    ),
+    "transports.results": row("config timeline transports.coordinator transports.keeping transports.ledger numpy"),
+    "transports.drive": row(
+        "config records transports.about transports.codec transports.live transports.results transports.work",
+        "transports.ray transports.threads",
+    ),
+    "transports.replaying": row(
+        "config records transports.about transports.again transports.drive transports.results transports.work jax numpy"
+    ),
+    "transports.show": row("", "rich"),
     "transports.about": row("toybench", "transports.work"),
     "transports.ray.means": row("config"),
     "transports.ray.posts": row(),
@@ -170,6 +202,9 @@ LAW = {
         "transports.ray.seat transports.ray.site",
         "transports.live transports.work ray",
     ),
+    "engines": row(
+        "config console interrupt", "records report transports.drive transports.live transports.show transports.work"
+    ),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),
     "shell": row("toybench arguments config interrupt"),
@@ -180,6 +215,7 @@ COMMANDS_LOAD = {
     "arguments",
     "config",
     "console",
+    "engines",
     "interrupt",
     "loading",
     "presets",
@@ -250,8 +286,9 @@ def test_settings_stand_alone():
 
 
 def test_the_clock_knows_settings_and_numpy_only():
-    assert EVERY["scheduler"] <= {"config", "numpy"}
-    assert EVERY["timeline"] <= {"config", "scheduler", "numpy"}
+    assert EVERY["shards"] | EVERY["presence"] <= {"config", "numpy"}
+    assert EVERY["scheduler"] <= {"config", "shards", "numpy"}
+    assert EVERY["timeline"] <= {"config", "presence", "scheduler", "numpy"}
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if room(name, "outer")])
@@ -285,10 +322,10 @@ def test_there_are_no_cycles():
 
 
 def test_modules_are_named_only_in_import_statements():
-    """Except for the package, which loads its names when they are first used."""
+    """Except for the package, which loads its names when they are first used, and recipes, which name their maker."""
     for name, path in SOURCES.items():
         text = path.read_text(encoding="utf-8")
-        assert ("import_module" in text) == (name == "toybench") and "__import__" not in text, name
+        assert ("import_module" in text) == (name in ("toybench", "transports.work")) and "__import__" not in text, name
 
 
 def test_dependencies_are_what_is_imported():

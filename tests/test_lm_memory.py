@@ -92,7 +92,7 @@ def test_a_visit_takes_no_more_than_is_said_and_half_of_it_at_least(lanes, chang
     if lanes > 1:
         stack = lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype)  # noqa: E731
         arguments = *jax.tree.map(stack, arguments), number
-    wanted = planned(one._visit.lower(*arguments).compile())
+    wanted = planned(one.programs.visit.lower(*arguments).compile())
     begun = 0 if lanes > 1 else 4 * (1 + inner_copies(run.inner)) * sum(map(np.size, jax.tree.leaves(params)))
     said = begun + visit_work(model, inner_copies(run.inner), lanes, lanes > 1)
     said += lanes * visit_activations(model, model.batch, "cpu")
@@ -108,7 +108,7 @@ def test_an_arrival_takes_no_more_than_is_said(method):
     arguments = state.server, state.pulled[0], row, state.pulled[0]
     begun, outer = footprint(run).server + size(state.pulled[0]), outer_copies(run.outer, 3, False)
     said = begun + step_work(run.task, outer)
-    assert said / 2 <= planned(one._arrive.lower(*arguments).compile()) <= said * 1.01  # counters
+    assert said / 2 <= planned(one._arrive.lower(*arguments, one.numbers).compile()) <= said * 1.01  # counters
 
 
 # Said in time

@@ -92,6 +92,7 @@ def test_there_are_commands():
         "leaderboard",
         "methods",
         "presets",
+        "scale",
     }
 
 

@@ -31,8 +31,18 @@ def test_a_folder_of_this_user_otherwise(choice, tmp_path, monkeypatch):
     monkeypatch.delenv(CACHE_SWITCH, raising=False)
     if choice is not None:
         monkeypatch.setenv(CACHE_SWITCH, choice)
-    monkeypatch.setattr(runtime.platformdirs, "user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
     assert cache_folder().parent == tmp_path / "toybench"
+
+
+def test_a_host_without_platformdirs_keeps_them_where_xdg_says(tmp_path, monkeypatch):
+    monkeypatch.delenv(CACHE_SWITCH, raising=False)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder().parent == tmp_path / "toybench"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder().parent == tmp_path / "home" / ".cache" / "toybench"
 
 
 def test_every_jaxlib_has_its_own(tmp_path, monkeypatch):

@@ -6,11 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toybench.config import Cluster
-from toybench.scheduler import Scheduler, Visit, dynamic_steps, shard_deficit
+from toybench.scheduler import Scheduler, Visit, dynamic_steps
+from toybench.shards import shard_deficit
 
 
 def scheduler(workers=4, seed=0, **cluster):
     return Scheduler(Cluster(sec_per_step=(1.0,) * workers, **cluster), np.random.default_rng(seed))
+
+
+def steps_of(sec_per_step, local_steps):
+    """Steps of all workers."""
+    return [dynamic_steps(seconds, min(sec_per_step), local_steps) for seconds in sec_per_step]
 
 
 def drive(machine, rounds):
@@ -39,7 +45,7 @@ def drive(machine, rounds):
     ],
 )
 def test_dynamic_steps_by_hand(sec_per_step, local_steps, expected):
-    assert dynamic_steps(np.array(sec_per_step), local_steps).tolist() == expected
+    assert steps_of(sec_per_step, local_steps) == expected
 
 
 def test_dynamic_steps_are_not_lost_to_rounding():
@@ -49,7 +55,7 @@ def test_dynamic_steps_are_not_lost_to_rounding():
         for steps in range(1, 60):
             slow = np.array([fastest, 2 * fastest, 3 * fastest, 3 * fastest + 1])
             exact = np.maximum(steps * fastest // slow, 1)
-            assert dynamic_steps(slow / 100, steps).tolist() == exact.tolist()
+            assert steps_of((slow / 100).tolist(), steps) == exact.tolist()
             naive = np.floor(steps * (1 / (slow / 100)) / (1 / (fastest / 100)))
             short += np.any(naive < exact)
     assert short > 0
@@ -57,7 +63,7 @@ def test_dynamic_steps_are_not_lost_to_rounding():
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8), st.integers(1, 200))
 def test_dynamic_steps_give_the_fastest_all_and_the_slowest_some(sec_per_step, local_steps):
-    steps = dynamic_steps(np.array(sec_per_step), local_steps)
+    steps = np.array(steps_of(sec_per_step, local_steps))
     assert steps[np.argmin(sec_per_step)] == local_steps
     assert (steps >= 1).all() and (steps <= local_steps).all()
     order = np.argsort(sec_per_step, kind="stable")
@@ -126,13 +132,14 @@ def test_uneven_steps_are_evened_out():
 
 def test_a_shard_that_is_ahead_waits_until_the_others_caught_up():
     machine = scheduler(local_steps=10)
-    machine.consumed[:] = [1000, 0, 0, 0]
+    machine.shards.consumed[:] = [1000, 0, 0, 0]
     visits = drive(machine, 100)
     totals = 1000 + 10 * np.arange(len(visits))
     early = [visit.shard for visit, total in zip(visits, totals) if total < 4000]
     assert len(early) == 300 and 0 not in early
     assert 0 in [visit.shard for visit in visits[300:]]
-    np.testing.assert_allclose(machine.consumed / machine.consumed.sum(), 0.25, atol=0.01)
+    consumed = machine.shards.consumed
+    np.testing.assert_allclose(consumed / consumed.sum(), 0.25, atol=0.01)
 
 
 def test_least_visited_spreads_evenly():
@@ -204,5 +211,5 @@ def test_restart_gives_visits_in_order_of_workers():
 
 def test_least_visited_draws_the_only_candidate():
     machine = scheduler(sharding="least_visited")
-    machine.visits[:] = [3, 2, 1, 2]
+    machine.shards.visits[:] = [3, 2, 1, 2]
     assert machine._assign(0) == Visit(worker=0, shard=2, first_step=0, num_steps=50, pulled_at=0)

@@ -36,7 +36,7 @@ def test_nothing_is_lost_of_what_is_sent_as_it_is():
 
 @pytest.mark.parametrize("name, most", (("bfloat16", 2**-8), ("int8", 0.5 / 127)))
 def test_how_much_is_lost_of_one(name, most):
-    """Of a bfloat16 half of its last bit, relative to each number; of int8 half a step, relative to a block's largest."""
+    """Of a bfloat16 half of its last bit, relative to each number; of int8 half a step, relative to the largest."""
     g = noise(2)
     got = decode(CODECS[name], encode(CODECS[name], g, None)[0], LIKE)
     for sent, arrived in zip(jax.tree.leaves(g), jax.tree.leaves(got)):

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -223,9 +223,9 @@ def flags(arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(arguments).items() if "." in key and value is not None}
 
 
-def configuration(arguments: argparse.Namespace) -> Run:
-    """The preset, and over it the file and the flags; a flag counts where both say something."""
-    tables = flatten(file_tables(arguments))
+def configuration(arguments: argparse.Namespace, changes: Mapping[str, Any] | None = None) -> Run:
+    """The preset, and over it the file, dotted `changes` and the flags; what comes later counts."""
+    tables = flatten(file_tables(arguments)) | dict(changes or {})
     try:
         return overlay_text(load_preset(arguments.preset), flags(arguments), tables)
     except ConfigError as error:

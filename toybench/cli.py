@@ -8,6 +8,7 @@ from toybench.arguments import Parser, preset_asked
 from toybench.commands import (
     compare,
     demo,
+    join,
     leaderboard,
     methods,
     plot,
@@ -15,6 +16,7 @@ from toybench.commands import (
     records,
     replay,
     run,
+    scale,
     sweep,
     timeline,
     tune,
@@ -28,8 +30,10 @@ SHELL = Shell(
     {
         "demo": demo,
         "run": run,
+        "join": join,
         "replay": replay,
         "timeline": timeline,
+        "scale": scale,
         "sweep": sweep,
         "tune": tune,
         "leaderboard": leaderboard,

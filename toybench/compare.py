@@ -105,6 +105,26 @@ def kendall(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> f
     return float((pair * of_x * of_y).sum()) / ties if ties else float("nan")
 
 
+def taus(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`kendall` of the same two orders on many choices of methods at once.
+
+    Args:
+        x: [M] numbers.
+        y: [M] numbers.
+        weights: [N, M] how often each method is in each choice.
+
+    Returns:
+        [N] tau-b of each; nan where a choice is all ties on one side.
+    """
+    of_x, of_y = (np.sign(v[:, None] - v) for v in (x, y))
+
+    def total(pair: np.ndarray) -> np.ndarray:
+        return np.sum((weights @ pair) * weights, axis=1)
+
+    ties = np.sqrt(total(of_x**2) * total(of_y**2))
+    return np.divide(total(of_x * of_y), ties, out=np.full(len(weights), np.nan), where=ties > 0)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How one order predicts another."""

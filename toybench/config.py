@@ -87,7 +87,7 @@ def accepts(annotation: Any, value: Any) -> bool:
 def _as_annotated(annotation: Any, value: Any) -> Any:
     """Whole numbers as floats where a float is meant: 1 and 1.0 are one setting, and one compiled program."""
     if annotation is float:
-        return float(value)
+        return float(value) if abs(value) <= LARGEST_FLOAT else value  # else refused next, whatever it is
     if typing.get_origin(annotation) is tuple:
         return tuple(_as_annotated(typing.get_args(annotation)[0], item) for item in value)
     if typing.get_origin(annotation) is types.UnionType:
@@ -107,8 +107,8 @@ class Settings:
                 object.__setattr__(self, f.name, value := tuple(value))
             if not accepts(annotation, value):
                 raise ConfigError(f.name, f"expected {describe(annotation)}, got {value!r}")
+            object.__setattr__(self, f.name, value := _as_annotated(annotation, value))
             self._check_bounds(f.name, value, f.metadata.get("bounds", {}))
-            object.__setattr__(self, f.name, _as_annotated(annotation, value))
 
     @staticmethod
     def _check_bounds(name: str, value: Any, bounds: dict) -> None:
@@ -214,8 +214,6 @@ class Cluster(Settings):
             count = 1 if getattr(self, name) is None else len(getattr(self, name))
             if count not in (1, self.workers):
                 raise ConfigError(name, f"must be one number, or one for each of {self.workers} workers, got {count}")
-        if self.mttr is not None and self.mtbf is None:
-            raise ConfigError("mttr", f"needs a mean time between failures (mtbf), got {self.mttr} alone")
         shortest = self.local_steps * min(self.sec_per_step)
         if self.mtbf is not None and shortest > MOST_FAILURES * self.mtbf:
             least = shortest / MOST_FAILURES

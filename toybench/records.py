@@ -51,7 +51,9 @@ def plain(value: Any) -> Any:
 SPINE = (
     "config",
     "curves",
+    "shards",
     "scheduler",
+    "presence",
     "timeline",
     "outer",
     "inner",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,12 +14,10 @@ from toybench.loading import dump_run
 from toybench.outer import MARKS, METHODS, outer_numbers
 
 if TYPE_CHECKING:  # so that a table of records loads no jax
-    import numpy as np
-
-    from toybench.config import Run
+    from toybench.config import Cluster, Run
     from toybench.demo import Row
     from toybench.study import Finding
-    from toybench.timeline import Timeline
+    from toybench.timeline import Played, Timeline
     from toybench.training import Result
 
 VERDICT_STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
@@ -188,17 +187,17 @@ def timeline_table(timeline: Timeline, limit: int) -> Table:
     table = Table()
     for name in ("time (s)", "worker", "shard", "steps", "first step", "staleness", "local steps so far"):
         table.add_column(name, justify="right")
-    for e in range(min(limit, len(timeline.time))):
-        row = (timeline.worker[e], timeline.shard[e], timeline.num_steps[e], timeline.first_step[e])
-        rest = (timeline.staleness[e], timeline.local_steps[e])
-        table.add_row(f"{timeline.time[e]:.2f}", *map(str, row), *map(str, rest))
+    numbers = (timeline.worker, timeline.shard, timeline.num_steps, timeline.first_step)
+    columns = [column[:limit] for column in (*numbers, timeline.staleness, timeline.local_steps)]
+    for time, *row in zip(timeline.time[:limit], *columns):
+        table.add_row(f"{time:.2f}", *map(str, row))
     return table
 
 
-def timeline_summary(timeline: Timeline, workers: int) -> str:
-    """Arrivals, time, staleness and utilization in a line."""
-    staleness, busy = timeline.staleness, (timeline.time - timeline.start).sum()
-    share = busy / (workers * timeline.time[-1])
+def timeline_summary(timeline: Timeline, cluster: Cluster) -> str:
+    """Arrivals, time, staleness and the share of all workers' time that went into arrived steps, in a line."""
+    staleness, seconds = timeline.staleness, np.array(cluster.sec_per_step)
+    share = (timeline.num_steps * seconds[timeline.worker]).sum() / (cluster.workers * timeline.time[-1])
     return (
         f"{len(timeline.time):,} arrivals, {timeline.local_steps[-1]:,} local steps in {timeline.time[-1]:,.1f} "
         f"simulated seconds; staleness mean {staleness.mean():.2f}, maximum {staleness.max()}; "
@@ -213,6 +212,25 @@ def departures_table(departures: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right" if name else "left")
     for one in departures:
         table.add_row(one["name"], *(f"{one[side]:,.6g}" for side in ("real", "predicted")))
+    return table
+
+
+def lost_summary(played: Played) -> list[str]:
+    """What failures took, in a line, if there were any."""
+    if not played.lost:
+        return []
+    return [f"{len(played.lost):,} visits of {played.lost_steps:,} local steps lost to failures, and given out again"]
+
+
+def scale_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a size and rule."""
+    from toybench.scale import HEADINGS, cells
+
+    table = Table()
+    for name in HEADINGS:
+        table.add_column(name, justify="left" if name == "rule" else "right")
+    for row in rows:
+        table.add_row(*cells(row))
     return table
 
 

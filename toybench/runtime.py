@@ -11,11 +11,18 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-import platformdirs
-
 from toybench.config import ConfigError, ConfigWarning
 
 CACHE_SWITCH = "TOYBENCH_CACHE"  # "off" keeps no compiled programs; a path keeps them there
+
+
+def user_cache() -> Path:
+    """This user's folder for what can be made anew; on a host that lacks platformdirs, where XDG says."""
+    try:
+        import platformdirs
+    except ImportError:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toybench"
+    return Path(platformdirs.user_cache_dir("toybench"))
 
 
 def cache_folder() -> Path | None:
@@ -23,7 +30,7 @@ def cache_folder() -> Path | None:
     choice = os.environ.get(CACHE_SWITCH, "")
     if choice.lower() in ("off", "0", "false", "no"):
         return None
-    root = Path(os.path.expanduser(choice)) if choice else Path(platformdirs.user_cache_dir("toybench"))
+    root = Path(os.path.expanduser(choice)) if choice else user_cache()
     # A program compiled for another processor may not run here, though the cache would offer it.
     return root / f"jaxlib-{metadata.version('jaxlib')}-{processor()}"
 

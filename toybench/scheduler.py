@@ -54,12 +54,12 @@ class Scheduler:
     rng: np.random.Generator
 
     def __post_init__(self):
-        cluster, shards = self.cluster, self.cluster.num_shards
+        cluster = self.cluster
         self.together = cluster.barrier or cluster.coalesce  # a group makes one outer step
         self.grace = math.inf if cluster.barrier else cluster.grace  # s that a group stays open
         self.quorum = cluster.quorum
-        self.consumed = [0] * shards  # steps given out of each shard: counted at the pull, as the notebook does
-        self._shards_from(enumerate(self.consumed))
+        kind = FewShards if cluster.num_shards <= FEW else ManyShards
+        self.shards = kind(cluster.num_shards, least=cluster.sharding == "least_visited")
         self.arrivals = 0
         self.group = 0  # arrivals since the last restart
         self.group_opened = math.inf
@@ -68,13 +68,6 @@ class Scheduler:
         self.lost: deque[tuple[int, int, int]] = deque()  # shard, first step, steps: given out again before new ones
         self.sec_per_step = dict(enumerate(cluster.sec_per_step))
         self._fastest: list[tuple[float, int]] = []  # a heap, with workers that are gone or have another speed by now
-
-    def _shards_from(self, given: Iterable[tuple[int, int]]) -> None:
-        least = self.cluster.sharding == "least_visited"
-        if self.cluster.num_shards <= FEW:
-            self.shards = FewShards((amount for _, amount in sorted(given)), least)
-        else:
-            self.shards = ManyShards(given)
 
     @property
     def present(self) -> set[int]:
@@ -172,8 +165,8 @@ class Scheduler:
     def set_speed(self, worker: int, sec_per_step: float) -> None:
         """Seconds of a worker's local step as measured; with dynamic steps its next visits follow it.
 
-        The others' do where it is the fastest of those present. Until then a worker has the cluster's own speed, and one
-        that the cluster does not have takes H steps.
+        So do the others' where it is the fastest of those present. Until then a worker has the cluster's own speed,
+        and one that the cluster does not have takes H steps.
 
         Raises:
             ValueError: no positive, finite number.
@@ -212,9 +205,7 @@ class Scheduler:
             steps = min(steps, left)
         else:
             shard = self.shards.draw(self.rng)
-            self.shards.give(shard, 1 if self.cluster.sharding == "least_visited" else steps)
-            first = self.consumed[shard]
-            self.consumed[shard] = first + steps
+            first = self.shards.give(shard, steps)
         self.running[worker] = visit = Visit(worker, shard, first, steps, self.arrivals)
         return visit
 
@@ -241,8 +232,7 @@ class Scheduler:
             "running": [list(visit) for visit in self.running.values()],
             "lost": [list(part) for part in self.lost],
             "sec_per_step": [[worker, seconds] for worker, seconds in self.sec_per_step.items()],
-            "consumed": self.consumed.copy(),
-            "shards": [list(own) for own in self.shards.state()],
+            "shards": self.shards.state(),
             "rng": self.rng.bit_generator.state,
         }
 
@@ -256,16 +246,15 @@ class Scheduler:
         rng = np.random.default_rng(0)
         rng.bit_generator.state = state["rng"]
         found = cls(cluster, rng)
-        if len(state["consumed"]) != cluster.num_shards:
-            raise ValueError(f"expected a state of {cluster.num_shards} shards, got {len(state['consumed'])}")
+        if (count := len(state["shards"]["consumed"])) != cluster.num_shards:
+            raise ValueError(f"expected a state of {cluster.num_shards} shards, got {count}")
         found.arrivals, found.group = state["arrivals"], state["group"]
         found.group_opened = math.inf if state["group_opened"] is None else state["group_opened"]
         found.idle = set(state["idle"])
         found.running = {visit[0]: Visit(*visit) for visit in state["running"]}
         found.lost = deque((shard, first, steps) for shard, first, steps in state["lost"])
         found.sec_per_step = dict(map(tuple, state["sec_per_step"]))
-        found.consumed = [*state["consumed"]]
-        found._shards_from((shard, given) for shard, given in state["shards"])
+        found.shards.restore(state["shards"])
         for worker in found.present:
             found._know_speed(worker)
         return found

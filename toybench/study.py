@@ -70,6 +70,21 @@ ALSO_TUNED: dict[str, tuple[dict[str, float], ...]] = {
 }
 
 
+# The arms that the findings F1-F8 are about: a preset was searched for their order.
+SEARCHED_FOR = (
+    "sync_nesterov",
+    "async_nesterov",
+    "async_nesterov_equal",
+    "sync_sgd",
+    "async_sgd",
+    "poly",
+    "poly_threshold",
+    "delay_compensation",
+    "buffered",
+    "delayed_nesterov_dylu",
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """A statement with its verdict and the numbers that decide it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from array import array
 from heapq import heappop, heappush
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -73,9 +73,9 @@ def play(cluster: Cluster, budget: Budget, seed: int) -> Played:
     """Run Algorithm 2 on simulated time (paper, Algorithms 2, 4 and 5), with workers that fail, join and leave.
 
     A visit takes the transfer of its pull, its steps, and the transfer of its push. A failure is noticed at once; the
-    visit has no row, and its steps are the next to be given out. Who comes in late or comes back starts at once from the
-    current version with fresh inner state, or with the next round under a barrier. Nobody is waited for who is not
-    there, by a barrier or by a quorum. Who leaves ends its visit first.
+    visit has no row, and its steps are the next to be given out. Who comes in late or comes back starts at once from
+    the current version with fresh inner state, or with the next round under a barrier. Nobody is waited for who is
+    not there, by a barrier or by a quorum. Who leaves ends its visit first.
 
     Args:
         cluster: workers, speeds and rules.
@@ -104,7 +104,7 @@ def play(cluster: Cluster, budget: Budget, seed: int) -> Played:
         elif not stepped:  # the group is closed, and steps on its mean
             clock.step[-1] = stepped = True
         elif not clock.launch(scheduler.restart()) and not changes and not running:
-            raise ConfigError("leave", f"all workers are gone after {total:,} of {goal:,} local steps")
+            raise ConfigError("cluster", f"all workers are gone for good after {total:,} of {goal:,} local steps")
     left = [(clock.began[worker], visit) for worker, visit in scheduler.running.items()]
     return Played(clock.timeline(), clock.lost, left, scheduler)
 
@@ -122,9 +122,9 @@ class _Clock:
         self.fresh: set[int] = set()  # came in during the run, and have not arrived since
         self.leaving: set[int] = set()  # after their visit
         self.lost: list[tuple[float, float, Visit]] = []
-        self.ended: list[tuple[float, int, float, Visit]] = []
-        self.step: list[bool] = []
-        self.reset: list[bool] = []
+        # Of what ended, flat: a million visits as objects would be another gigabyte and slow every collection down.
+        self.times, self.visits = array("d"), array("q")  # finish and start; the five numbers of a visit
+        self.step, self.reset = array("b"), array("b")
 
     def launch(self, visits: list[Visit]) -> bool:
         """Begin visits now; one that a failure will cut short never arrives. Returns whether there were any."""
@@ -140,10 +140,10 @@ class _Clock:
 
     def arrive(self) -> tuple[Visit, bool]:
         """The next visit, and whether the server steps on it at once."""
-        row = heappop(self.running)
-        visit = row[3]
-        stepped = self.scheduler.arrive(visit, self.now)
-        self.ended.append(row)
+        finish, _, start, visit = heappop(self.running)
+        stepped = self.scheduler.arrive(visit, finish)
+        self.times.extend((finish, start))
+        self.visits.extend(visit)
         self.step.append(stepped)
         self.reset.append(visit.worker in self.fresh)
         self.fresh.discard(visit.worker)
@@ -171,9 +171,7 @@ class _Clock:
 
     def timeline(self) -> Timeline:
         """All that arrived."""
-        count = len(self.ended)
-        finish, start = (np.fromiter((row[i] for row in self.ended), float, count) for i in (0, 2))
-        numbers = np.fromiter(chain.from_iterable(row[3] for row in self.ended), np.int64, 5 * count)
-        visits = Visit(*np.ascontiguousarray(numbers.reshape(count, 5).T))  # each field [E]
-        steps = visits.num_steps, visits.first_step, visits.pulled_at
-        return Timeline(finish, start, visits.worker, visits.shard, *steps, np.array(self.step), np.array(self.reset))
+        times = np.array(self.times).reshape(-1, 2).T.copy()
+        numbers = np.array(self.visits).reshape(-1, len(Visit._fields)).T.copy()
+        marks = {"step": np.array(self.step, bool), "reset": np.array(self.reset, bool)}
+        return Timeline(time=times[0], start=times[1], **dict(zip(Visit._fields, numbers)), **marks)

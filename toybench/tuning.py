@@ -133,15 +133,16 @@ def _tune_rate(make: Make, settings: dict, rates: Sequence[float], seeds: Sequen
     return tuning
 
 
-def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure) -> Tuning:
+def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure, halves: bool = True) -> Tuning:
     """The best of a few rates, where a run is dear: an octave apart from `start` to where both neighbours are worse,
-    then half an octave to each side of the best.
+    then half an octave to each side of the best, unless a run is so dear that an octave must do.
 
     Args:
         make: from tuned settings to a configuration.
         start: the rate in the middle of the first three.
         seeds: on which; report on others.
         measure: trains, or reads from a store.
+        halves: go on to half octaves.
     """
     table: dict[float, tuple[float, ...]] = {}
 
@@ -156,7 +157,7 @@ def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure) -> T
         if not tuning.on_edge:
             break
         tuning = tried([rounded(tuning.best * (0.5 if tuning.best == tuning.rates[0] else 2))])
-    return tried([rounded(tuning.best * 2**half) for half in (-0.5, 0.5)])
+    return tried([rounded(tuning.best * 2**half) for half in (-0.5, 0.5)]) if halves else tuning
 
 
 def run_off(make: Make, tunings: Sequence[Tuning], seeds: Sequence[int], measure: Measure) -> Tuning:

@@ -13,9 +13,9 @@ from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
 from lm.protocol import finetuning
 from toybench.arguments import add_settings, add_store, flags, told_of_file
-from toybench.commands.real import add_engine, carry_out_all, engine_of
 from toybench.config import ConfigError, Run, check_seeds
 from toybench.console import print_json
+from toybench.engines import add_engine, carry_out_all, engine_of
 from toybench.interrupt import INTERRUPT, INTERRUPTED, TERMINATED, terminated
 from toybench.loading import overlay_text
 

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from toybench.arguments import add_configuration, add_seeds, configuration, read_seeds
-from toybench.commands.real import add_engine, carry_out_all, engine_of
 from toybench.config import ConfigError, Run
 from toybench.console import print_json, progress_bar
+from toybench.engines import add_engine, carry_out_all, engine_of
 from toybench.interrupt import INTERRUPT
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def say(result: Result, more: str) -> None:
     """What came of it, as tables."""
     from toybench.report import mean_and_spread, run_table, settings_line, show, timeline_summary
 
-    workers, seeds = result.run.cluster.workers, len(result.seeds)
-    show(settings_line(result.run), run_table(result), timeline_summary(result.timelines[0], workers))
+    seeds = len(result.seeds)
+    show(settings_line(result.run), run_table(result), timeline_summary(result.timelines[0], result.run.cluster))
     ended = result.final_loss[~result.diverged]
     if len(ended):
         show(f"final loss {mean_and_spread(ended)} (mean ± standard deviation) over {len(ended)} seeds")

@@ -49,7 +49,7 @@ class Engine:
         for name, (value, least) in (bounds | {"deadline": (self.rules.factor, 1)}).items():
             if not least <= value < float("inf"):
                 raise ConfigError(name, f"must be a finite number >= {least}, got {value}")
-        if self.name == "threads" and (self.address is not None or self.gpus_per_worker):
+        if self.name == "threads" and (self.address is not None or self.gpus_per_worker or self.cpus_per_worker != 1):
             raise ConfigError("engine", "threads have no address and no devices of their own; take 'ray'")
 
 
@@ -84,12 +84,14 @@ def carry_out(
         raise ConfigError("out", f"{said}; --resume goes on with it, another --out leaves it")
     last: dict[str, Any] = {}
 
+    tell = _every(1.0, lambda status: write_json(folder / STATUS, status))
+
     def told(status: dict[str, Any]) -> None:
         last.update(status)
         report(status)
+        tell(status)
 
-    tell = _every(1.0, lambda status: write_json(folder / STATUS, status))
-    whole = _RUNNERS[engine.name](recipe, engine, ledger, lambda s: (told(s), tell(s)), stop)
+    whole = _RUNNERS[engine.name](recipe, engine, ledger, told, stop)
     write_json(folder / STATUS, last)
     if last.get("failed"):
         raise ConfigError("run", last["failed"])

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 HEAD = struct.Struct("<4sIQI")  # mark, bytes of the head, bytes of the body, checksum of both
@@ -20,13 +21,6 @@ class Frame(NamedTuple):
 
     told: dict[str, Any]  # as JSON can say it
     arrays: list[np.ndarray]
-
-
-def dtype_named(name: str) -> np.dtype:
-    """A type by its name, those of jax's that NumPy does not have too."""
-    import ml_dtypes  # comes with jax
-
-    return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" else np.dtype(name)
 
 
 def pack(told: dict[str, Any], arrays: Sequence[Any] = ()) -> list[bytes | memoryview]:
@@ -61,7 +55,7 @@ def unpack(head: bytes, body: bytes) -> Frame:
     found = json.loads(head)
     arrays, at = [], 0
     for name, shape in found["arrays"]:
-        dtype = dtype_named(name)
+        dtype = jnp.dtype(name)  # jax has names for types that NumPy does not know
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         arrays.append(np.frombuffer(body, np.uint8, size, at).view(dtype).reshape(shape))
         at += size

@@ -1,18 +1,16 @@
-"""All that a server must not forget, as plain values and arrays, and back."""
+"""All that a server, a `toybench.transports.live.Live`, must not forget, as plain values and arrays, and back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from toybench.config import ConfigError
 from toybench.server import Server
 from toybench.transports.frames import Frame
-
-if TYPE_CHECKING:
-    from toybench.transports.live import Live
 
 SCHEMA = 1
 
@@ -26,11 +24,16 @@ class Point(NamedTuple):
     metrics: dict[str, float]
 
 
-def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
-    """A server between groups: what JSON can say of it, and its arrays."""
+def freeze(live: Any) -> tuple[dict[str, Any], list[Any]]:
+    """A server between groups: what JSON can say of it, and its arrays, those copied that it writes over."""
     starts = sorted(live.starts)
     due = [*live.due]  # evaluations that nobody had time for
-    tree = [live.server, [live.starts[worker] for worker in starts], [params for _, params in due]]
+    written_over = jax.tree.map(np.array, tuple(live.server[1:]))
+    tree = [
+        Server(live.server.params, *written_over),
+        [live.starts[worker] for worker in starts],
+        [params for _, params in due],
+    ]
     told = {
         "schema": SCHEMA,
         "about": live.about,
@@ -45,10 +48,10 @@ def freeze(live: Live) -> tuple[dict[str, Any], list[Any]]:
         "due": [[*point] for point, _ in due],
         "losses": [[*item] for item in live.losses.items()],
     }
-    return told, jax.tree.leaves(tree)
+    return told, [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def thaw(live: Live, frame: Frame) -> None:
+def thaw(live: Any, frame: Frame) -> None:
     """Bring a server that has just been made to where another was frozen.
 
     Raises:

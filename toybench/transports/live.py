@@ -24,7 +24,7 @@ from toybench.config import ConfigError
 from toybench.engine import Rows, arrival_extras
 from toybench.outer.base import pull_current
 from toybench.scheduler import Visit
-from toybench.server import apply_arrival, open_server
+from toybench.server import Server, apply_arrival, open_server
 from toybench.task import Params
 from toybench.transports.codec import CODECS, decode, fits
 from toybench.transports.coordinator import Coordinator, Given, Outcome
@@ -106,10 +106,10 @@ class Live:
         goal = run.budget.total_steps(run.cluster)
         self.coordinator = Coordinator(run.cluster, goal, work.seed, rules.pace > 0, rules.first)
         params = work.init()
-        self.server = open_server(work.outer, params)
+        self.server = own(open_server(work.outer, params))
         self.structure, self.reads = jax.tree.structure(params), reads_pulled(work.outer, params)
         self.versions, self.steps = [0], [0]  # outer and local steps after so many arrivals
-        self.held: dict[int, tuple[Params, Params]] = {}  # arrival -> pseudo-gradient and start, until it is taken
+        self.held: dict[int, tuple[list[Any], Params]] = {}  # arrival -> what was pushed, and start, until it is taken
         self.offers: dict[int, tuple[Given, Params]] = {}  # given, and not yet fetched
         self.starts: dict[int, Params] = {}  # worker -> what it pulled, for methods that look at it
         self.losses: dict[int, float] = {}  # worker -> of its last visit
@@ -149,7 +149,7 @@ class Live:
                 return False
             told, arrays = freeze(self)
             number = self.ledger.roll()
-        self.ledger.keep(number, told, [np.asarray(array) for array in arrays])  # nobody waits for it
+        self.ledger.keep(number, told, arrays)  # nobody waits for it
         return True
 
     # Its two programs
@@ -159,15 +159,17 @@ class Live:
         like = jax.eval_shape(lambda: self.server.params)
 
         @jax.jit
-        def received(arrays):
-            g = decode(codec, arrays, like)
-            return g, jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(g)]).all()
+        def finite(arrays):
+            return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(decode(codec, arrays, like))]).all()
 
-        @jax.jit
-        def arrive(server, g, row, start):
-            return apply_arrival(outer, server, g, step=row.step, **arrival_extras(row, start))
+        # The parameters are others' too: workers that are to pull them, evaluations. All else is written over.
+        @partial(jax.jit, donate_argnums=1)
+        def arrive(params, rest, arrays, row, start):
+            g, server = decode(codec, arrays, like), Server(params, *rest)
+            params, *rest = apply_arrival(outer, server, g, step=row.step, **arrival_extras(row, start))
+            return params, tuple(rest)
 
-        self._received, self._arrive = received, arrive
+        self._finite, self._arrive = finite, arrive
         self._pull = pull_current if outer.pull is pull_current else jax.jit(outer.pull)
         self._fits = partial(fits, codec, like=like)
 
@@ -193,8 +195,7 @@ class Live:
             self.counts["bytes in"] += sum(array.nbytes for array in push.arrays)
         if wrong is None and not math.isfinite(push.loss):
             wrong = f"its loss is {push.loss}"
-        g, finite = self._received([np.asarray(a) for a in push.arrays]) if wrong is None else (None, False)
-        if wrong is None and not bool(finite):
+        if wrong is None and not bool(self._finite([np.asarray(a) for a in push.arrays])):
             wrong = "it has numbers that are not finite"
         with self.changed:
             if (known := self._judge(push)) is not None:
@@ -203,7 +204,7 @@ class Live:
                 return self._refused(push.worker, wrong)
             self._refusals = 0
             told = {"kind": "push", "worker": push.worker, "id": push.id, "seconds": push.seconds, "loss": push.loss}
-            written = self._happen(told, push.arrays, g)
+            written = self._happen(told, push.arrays)
             return self._reply(push.worker, "applied" if written else "")
 
     def next(self, worker: int, wait: float = 1.0) -> Reply:
@@ -298,19 +299,22 @@ class Live:
         """Seconds since the run began, whatever died in between."""
         return self._clock() - self.began
 
-    def _happen(self, told: dict[str, Any], arrays: Sequence[Any] = (), g: Params | None = None) -> bool:
-        """An event: first on the disk, then everything that follows from it. Whether it could be written."""
+    def _happen(self, told: dict[str, Any], arrays: Sequence[Any] = ()) -> bool:
+        """An event, and all that follows from it; nobody is told before it is on the disk. Whether it is.
+
+        The device works while the disk does. Where that fails, so does the run: what the memory then holds is dropped.
+        """
         told = told | {"at": self.now}
+        self._follow(told, arrays)
         try:
             self.ledger.append(told, arrays)
         except ConfigError as error:
             self.fail(str(error))
             return False
-        self._follow(told, arrays, g)
         self.changed.notify_all()
         return True
 
-    def _follow(self, told: dict[str, Any], arrays: Sequence[Any], g: Params | None = None) -> None:
+    def _follow(self, told: dict[str, Any], arrays: Sequence[Any]) -> None:
         kind, at, worker = told["kind"], told["at"], told.get("worker", -1)
         if kind == "join":
             self._forget(worker)
@@ -321,9 +325,8 @@ class Live:
         elif kind == "tick":
             self._carry(self.coordinator.tick(at))
         else:
-            g = self._received(arrays)[0] if g is None else g
-            arrival = len(self.coordinator.arrivals)
-            self.held[arrival] = g, self.starts.pop(worker, self.server.params)
+            arrival, whole = len(self.coordinator.arrivals), [np.asarray(array) for array in arrays]
+            self.held[arrival] = whole, self.starts.pop(worker, self.server.params)
             self.losses[worker] = told["loss"]
             self.applied.add(told["id"])
             self.visits[worker] += 1
@@ -350,8 +353,9 @@ class Live:
         visit = self.coordinator.arrivals[number].visit
         staleness = self.versions[number] - self.versions[visit.pulled_at]
         row = row_of(visit, number, staleness, step)
-        g, start = self.held.pop(number)
-        self.server = self._arrive(self.server, g, row, start)
+        arrays, start = self.held.pop(number)
+        params, rest = self._arrive(self.server.params, tuple(self.server[1:]), arrays, row, start)
+        self.server = Server(params, *rest)
         self.stalest[visit.worker] = staleness
         self.versions.append(self.versions[-1] + step)
         self.steps.append(self.steps[-1] + visit.num_steps)
@@ -369,7 +373,23 @@ class Live:
                 self.due.append((due, self.server.params))
 
 
+def own(server: Server) -> Server:
+    """The same, nothing in it another's as well: an outer optimizer's state may begin as the parameters themselves."""
+    return Server(server.params, *jax.tree.map(jnp.array, tuple(server[1:])))
+
+
 def row_of(visit: Visit, number: int, staleness: int, step: bool) -> Rows:
     """An arrival as the spine reads it; who pulls is the caller's."""
-    whole = (visit.worker, visit.shard, visit.first_step, visit.num_steps, staleness, number, visit.pulled_at)
-    return Rows(*map(np.int32, whole), np.bool_(step), np.bool_(False), np.zeros(0, bool), np.bool_(True))
+    return Rows(
+        worker=np.int32(visit.worker),
+        shard=np.int32(visit.shard),
+        first_step=np.int32(visit.first_step),
+        num_steps=np.int32(visit.num_steps),
+        staleness=np.int32(staleness),
+        arrival=np.int32(number),
+        dispatch=np.int32(visit.pulled_at),
+        step=np.bool_(step),
+        reset=np.bool_(False),
+        pulls=np.zeros(0, bool),
+        valid=np.bool_(True),
+    )

@@ -16,6 +16,7 @@ REFERENCE = "#808080"
 STALENESS = alt.Scale(scheme="viridis", reverse=True)
 NAMES = {"loss": "held-out loss (nats)", "accuracy": "accuracy", "local_steps": "local steps, all workers"}
 NAMES |= {"time": "simulated time (s)", "staleness": "staleness τ (versions)"}
+NAMES |= {"seconds": "wall time (s)"}
 HEIGHT = 340
 Chart = Any  # Altair has no type for layered, faceted and concatenated charts alike
 

@@ -35,6 +35,12 @@ def _promote(bridge: Any, launch: Any) -> None:
     promote.body(bridge, launch)
 
 
+def _real() -> None:
+    from toybench.views import real
+
+    real.body()
+
+
 def show(records: Path, bridge: Any, launch: Any) -> None:
     """The app.
 
@@ -61,6 +67,7 @@ def show(records: Path, bridge: Any, launch: Any) -> None:
             icon=":material/rocket_launch:",
             url_path="promote",
         ),
+        st.Page(partial(state.page, _real), title="Workers", icon=":material/group_work:", url_path="workers"),
     ]
     state.know_pages({page.url_path or "explore": page for page in pages})
     st.navigation(pages, position="top").run()

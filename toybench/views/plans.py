@@ -98,6 +98,8 @@ def suggested(run: Run, key: str) -> str:
     bounds = found[0].metadata["bounds"] if found else {}
     if (high := bounds.get("at_most", bounds.get("below"))) is not None:
         return f"linear:{bounds.get('at_least', 0):g}:{0.9 * high:g}:7"
+    if value is None and "above" in bounds:
+        return "log:100:10000:5"
     return f"log:{value / 8:.2g}:{value * 8:.2g}:9" if value else "linear:0:1:6"
 
 

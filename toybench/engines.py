@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toybench.transports.drive import Engine
     from toybench.transports.work import Recipe
 
-NEEDED = ("pace", "compress", "address", "gpus_per_worker", "deadline")  # an engine
+NEEDED = ("pace", "compress", "address", "cpus_per_worker", "gpus_per_worker", "deadline")  # an engine
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +29,15 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     text = "how pseudo-gradients travel: none (default), bfloat16 or int8, both with error feedback"
     group.add_argument("--compress", metavar="CODEC", help=text)
     group.add_argument("--address", metavar="HOST:PORT", help="join this Ray cluster (default: one is started here)")
-    group.add_argument("--gpus-per-worker", type=float, metavar="N", help="of Ray's resources (default 0)")
+    add_devices(group)
     text = "a worker is given up that takes so many times longer than it should (default 4)"
     group.add_argument("--deadline", type=float, metavar="FACTOR", help=text)
+
+
+def add_devices(parser: Any) -> None:
+    """What of Ray's resources a worker takes."""
+    parser.add_argument("--cpus-per-worker", type=float, metavar="N", help="of Ray's resources (default 1)")
+    parser.add_argument("--gpus-per-worker", type=float, metavar="N", help="likewise (default 0); parts are possible")
 
 
 def engine_of(arguments: argparse.Namespace) -> Engine | None:

@@ -1,0 +1,1 @@
+"""What this project's code reaches on an accelerator, and the campaign that compares outer methods there."""

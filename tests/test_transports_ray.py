@@ -213,8 +213,7 @@ from toybench.config import ConfigError
 from toybench.transports.ray import run_ray
 for made in (recipe(4), recipe(5)):
     try:
-        print(run_ray(made, Path(sys.argv[2]), RULES, {"run": str(made)[-9:]}, workers=1, cpus_per_worker=0.5,
-                      address=sys.argv[1]))
+        print(run_ray(made, Path(sys.argv[2]), RULES, workers=1, cpus_per_worker=0.5, address=sys.argv[1]))
     except ConfigError as error:
         print(error)
 """
@@ -223,7 +222,8 @@ for made in (recipe(4), recipe(5)):
 @pytest.mark.slow
 def test_a_cluster_that_is_there_is_joined_and_left_as_it_was(ray, tmp_path):
     """With its token; another run in the same folder is told so."""
-    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c0ffee" * 10}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = plain | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c0ffee" * 10}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
     host = subprocess.Popen([sys.executable, "-c", HOST], **pipes)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toybench.config import ConfigError
-from toybench.transports.about import versions
+from toybench.transports.about import about_of, versions
 from toybench.transports.ray.crew import Chair, Crew, Left
 from toybench.transports.ray.line import Around, Line, plain
 from toybench.transports.ray.means import Key, Needs
@@ -56,7 +56,7 @@ def run_ray(
         folder: of the server, on this machine; what it holds of the same run goes on. While the run is being made,
             its `KEY` says where to join it.
         rules: the server's.
-        about: what else than `versions` workers must agree in.
+        about: what else than `about_of` workers must agree in.
         workers: processes that this driver starts, and starts again when they die.
         address: HOST:PORT of a Ray that this machine belongs to; None starts one, or uses that of this process.
         cpus_per_worker: also the threads of XLA, where it is above 1.
@@ -76,7 +76,7 @@ def run_ray(
     """
     needs, folder = Needs(workers, cpus_per_worker, gpus_per_worker), folder.resolve()
     name = f"server-{sha256(str(folder).encode()).hexdigest()[:12]}"
-    terms = Terms(recipe, str(folder), rules, {**(about or {}), **versions()}, name, workers)
+    terms = Terms(recipe, str(folder), rules, {**(about or {}), **about_of(recipe)}, name, workers)
     with site(needs, address, store):
         chair = Chair(terms, care, gpus_for_server, stop, Deaths(care))
         crew = Crew(terms, needs, care, around, [Post(worker, Deaths(care)) for worker in range(workers)])

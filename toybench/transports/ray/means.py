@@ -70,15 +70,28 @@ QUIET = {
 }
 
 
+# On Linux: a Ray listens on loopback only, and 127.0.0.1 is not taken for this machine's other address.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def joining(address: str, token: str | None) -> dict[str, str]:
+    """Likewise, to join the Ray at an address; with the token of the environment where none is given."""
+    here = LOOPBACK if address.startswith(("127.", "localhost:", "[::1]:")) else {}
+    return QUIET | here | ({} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token})
+
+
 def environment() -> dict[str, str]:
     """What must be in the environment before Ray is imported, to start it on this machine for this user only."""
-    return QUIET | {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux: everything listens on loopback only
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_worker_niceness": "0",  # 15 by default, which starves workers on a machine that does anything else
-        "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
-    }
+    return (
+        QUIET
+        | LOOPBACK
+        | {
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_worker_niceness": "0",  # 15 by default, which starves workers on a machine that does anything else
+            "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"),
+            "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+        }
+    )
 
 
 def knock(address: str, seconds: float = 3.0) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from toybench.config import ConfigError
 from toybench.runtime import cores
-from toybench.transports.ray.means import MARK, QUIET, Key, Needs, check_room, environment, knock, store_size, sweep
+from toybench.transports.ray.means import MARK, Key, Needs, check_room, environment, joining, knock, store_size, sweep
 
 NAMESPACE = "toybench"
 KEY = "ray.json"  # in the folder of a run that is being made: where to join it
@@ -91,8 +91,7 @@ def _own(needs: Needs, store: int) -> Iterator[None]:
 
 @contextmanager
 def _joined(needs: Needs, address: str, token: str | None) -> Iterator[None]:
-    own = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    ray = _import(QUIET | own)
+    ray = _import(joining(address, token))
     try:
         _init(address=address)
         check_room(_machines(), needs, f"the Ray at {address}")

@@ -24,10 +24,17 @@ from toybench.training import inner_builder, inner_numbers, task_of
 class Work(Protocol):
     """A run on one seed, where it is computed. Equal recipes give equal work in every process."""
 
-    run: Run
-    seed: int
-    inner: InnerOptimizer
-    outer: OuterOptimizer
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def inner(self) -> InnerOptimizer: ...
+
+    @property
+    def outer(self) -> OuterOptimizer: ...
 
     def init(self) -> Params:
         """The parameters that the run begins with."""

@@ -64,7 +64,7 @@ def measure(millions: float, codec: str, folder: Path) -> dict[str, float]:
     run = type(run)(
         run.task, Cluster(sec_per_step=(0.1,) * WORKERS, local_steps=50), run.inner, run.outer, Budget(10**5)
     )
-    work = Shapes(run, 0, millions)
+    work: Any = Shapes(run, 0, millions)
     params = sum(leaf.nbytes for leaf in jax.tree.leaves(work.init()))
     g = jax.tree.map(lambda leaf: 1e-3 * jax.random.normal(jax.random.key(0), leaf.shape), work.init())
     sent, _ = encode(CODECS[codec], g, None if CODECS[codec].exact else jax.tree.map(jnp.zeros_like, g))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -80,16 +81,44 @@ def only_one(store: Store, name: str) -> Iterator[None]:
         lock.release()
 
 
-def resumed(store: Store, name: str) -> Plan:
-    """A sweep taken up where it stopped.
+class Job(NamedTuple):
+    """What is left to train of a call, as its program wants it: some runs twice."""
+
+    lanes: list[Run]
+    seeds: tuple[int, ...]
+
+
+class Force(NamedTuple):
+    """Who trains the calls of a sweep."""
+
+    made_by: Mapping[str, str]  # as `toybench.records.maker` says it
+    # jobs, told of runs done in fractions -> number of a job, its results, its seconds; in any order
+    carry: Callable[[Sequence[Job], Callable[[float], None]], Iterator[tuple[int, Sequence[Curves], float]]]
+
+
+def here() -> Force:
+    """This process, one call after the other."""
+    return Force(maker(), _carry)
+
+
+def _carry(jobs: Sequence[Job], report: Callable[[float], None]) -> Iterator[tuple[int, Sequence[Curves], float]]:
+    for number, (lanes, seeds) in enumerate(jobs):
+        began = time.perf_counter()
+        found = train(lanes, seeds, progress=report)
+        yield number, found, time.perf_counter() - began
+
+
+def resumed(store: Store, name: str, force: Force | None = None) -> Plan:
+    """A sweep taken up where it stopped, by those who are to finish it: this process, if left out.
 
     Raises:
         ConfigError: there is none of that name, or other code or versions began it: its results would not be equal.
     """
     plan, made_by = store.plan(name)
-    changed = [key for key, value in maker().items() if made_by.get(key) != value]
+    now = (here() if force is None else force).made_by
+    changed = [key for key, value in now.items() if made_by.get(key) != value]
     if changed:
-        said = ", ".join(f"{key} {made_by.get(key)}, now {maker()[key]}" for key in changed)
+        said = ", ".join(f"{key} {made_by.get(key)}, now {now[key]}" for key in changed)
         raise ConfigError("sweep", f"{name!r} was begun by another maker ({said}); begin it anew under another name")
     return plan
 
@@ -101,6 +130,7 @@ def measure(
     *,
     calls: Sequence[Call] | None = None,
     progress: Callable[[float, float | None], None] | None = None,
+    force: Force | None = None,
 ) -> list[Curves]:
     """The curves of every run on every seed: from the store where it has them, else trained into it, call by call.
 
@@ -111,6 +141,7 @@ def measure(
         calls: how to cut them, from `plan_calls`; cut anew if left out.
         progress: called now and then with the runs done since the last call, in fractions of a run, and the least mean
             final loss so far.
+        force: who trains them; this process, if left out.
 
     Returns:
         One `Curves` a run, in order.
@@ -118,28 +149,35 @@ def measure(
     Raises:
         ConfigError: bad seeds, or a store that cannot be written.
     """
-    runs, seeds, made_by = list(runs), check_seeds(seeds), maker()
-    best: list[float] = []
+    runs, seeds, force = list(runs), check_seeds(seeds), here() if force is None else force
+    made_by, best = force.made_by, list[float]()
 
     def report(done: float) -> None:
         if progress is not None:
             progress(done, min(best, default=None))
 
+    todo: list[tuple[Call, Job]] = []
     for call in plan_calls(runs, seeds) if calls is None else calls:
         members = [runs[i] for i in call.runs]
         if all(set(call.seeds) <= store.present(run, made_by).keys() for run in members):
             report(len(members) * len(call.seeds))
         else:
-            lanes = members + members[-1:] * (call.lanes - len(members))
-            began, share = time.perf_counter(), len(members) / len(lanes)
-            results = train(lanes, call.seeds, progress=lambda done, share=share: report(done * share))[: len(members)]
-            seconds = (time.perf_counter() - began) / (len(members) * len(call.seeds))
-            store.add(results, made_by, seconds=seconds, commit=commit())
-            best.append(min(float(result.final_loss.mean()) for result in results))
+            todo.append((call, Job(members + members[-1:] * (call.lanes - len(members)), call.seeds)))
+    real = sum(len(call.runs) for call, _ in todo) / max(1, sum(call.lanes for call, _ in todo))
+    for number, results, seconds in force.carry([job for _, job in todo], lambda done: report(done * real)):
+        call = todo[number][0]
+        results = results[: len(call.runs)]
+        store.add(results, made_by, seconds=seconds / (len(results) * len(call.seeds)), commit=commit())
+        best.append(min(float(result.final_loss.mean()) for result in results))
     return [store.curves(run, seeds, made_by) for run in runs]
 
 
-def searched(plan: Plan, store: Store, progress: Callable[[float, float | None], None] | None = None) -> list[Curves]:
+def searched(
+    plan: Plan,
+    store: Store,
+    progress: Callable[[float, float | None], None] | None = None,
+    force: Force | None = None,
+) -> list[Curves]:
     """Carry out a search, or what is lacking of it: each batch is stored as part of the sweep before it is trained.
 
     Raises:
@@ -166,7 +204,8 @@ def searched(plan: Plan, store: Store, progress: Callable[[float, float | None],
         calls = calls or plan_calls(runs, plan.seeds)
         calls_so_far += [call._replace(runs=tuple(i + begin for i in call.runs)) for call in calls]
         if not stored:
-            store.extend(plan._replace(runs=runs_so_far, calls=calls_so_far), maker())
-        results += measure(runs, plan.seeds, store, calls=calls, progress=report)
+            made_by = (here() if force is None else force).made_by
+            store.extend(plan._replace(runs=runs_so_far, calls=calls_so_far), made_by)
+        results += measure(runs, plan.seeds, store, calls=calls, progress=report, force=force)
         best = min(best, *judge(runs))
     return results

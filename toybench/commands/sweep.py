@@ -7,6 +7,8 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from toybench.arguments import (
 )
 from toybench.config import ConfigError, Run
 from toybench.console import print_json, sweep_bar
+from toybench.engines import add_devices
 from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.presets import load_preset
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from toybench.curves import Curves
     from toybench.search import Search
     from toybench.store import Plan, Store
+    from toybench.sweep import Force
 
 MOST_RUNS = 100_000  # without --yes
 
@@ -55,6 +59,11 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.add_argument("--yes", action="store_true", help=f"even if it is more than {MOST_RUNS:,} runs")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be run")
     add_store(parser)
+    group = parser.add_argument_group("other processes, on this machine or many")
+    text = "ray: calls are trained by actors of Ray, as many as fit (extra `ray`); the default is this process"
+    group.add_argument("--engine", choices=("ray",), help=text)
+    group.add_argument("--address", metavar="HOST:PORT", help="of a running Ray (default: one is started here)")
+    add_devices(group)
     add_configuration(parser, preset)
     parser.set_defaults(untouched=vars(parser.parse_args([])))  # what --resume must leave as it is
 
@@ -66,7 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
         return resume(arguments)
     runs, seeds, search = wanted(arguments)
     configure()
-    from toybench.records import maker
     from toybench.store import Plan, Store
     from toybench.sweep import check_name, only_one, plan_calls
 
@@ -77,16 +85,35 @@ def run(arguments: argparse.Namespace) -> int:
         return say_plan(plan, arguments.json)
     with Store(arguments.store) as store:
         name = free_name(store, arguments.file) if arguments.name is None else arguments.name
-        with only_one(store, name):
-            store.begin(plan._replace(name=name), maker())
-            return carry_out(store, plan._replace(name=name), arguments.json)
+        with only_one(store, name), force_of(arguments) as force:
+            store.begin(plan._replace(name=name), force.made_by)
+            return carry_out(store, plan._replace(name=name), force, arguments.json)
+
+
+@contextmanager
+def force_of(arguments: argparse.Namespace) -> Iterator[Force]:
+    """Who trains, as the flags ask for it."""
+    given = {name: getattr(arguments, name) for name in ("address", "cpus_per_worker", "gpus_per_worker")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.engine is None:
+        from toybench.sweep import here
+
+        if given:
+            raise ConfigError(next(iter(given)), "goes with --engine ray")
+        yield here()
+        return
+    from toybench.transports.ray.force import force
+
+    with force(**given) as found:
+        yield found
 
 
 def resume(arguments: argparse.Namespace) -> int:
     """Finish a sweep as it was planned."""
     from toybench.runtime import configure
 
-    planned = set(arguments.untouched) - {"resume", "name", "store", "json", "dry_run", "yes"}
+    free = {"engine", "address", "cpus_per_worker", "gpus_per_worker"}
+    planned = set(arguments.untouched) - {"resume", "name", "store", "json", "dry_run", "yes"} - free
     if said := [key for key in sorted(planned) if getattr(arguments, key) != arguments.untouched[key]]:
         raise ConfigError("resume", f"a sweep is resumed as it was planned; leave out {', '.join(said)}")
     if not arguments.name:
@@ -98,8 +125,8 @@ def resume(arguments: argparse.Namespace) -> int:
     with Store(arguments.store, make=False) as store:
         if arguments.dry_run:
             return say_plan(resumed(store, arguments.name), arguments.json)
-        with only_one(store, arguments.name):
-            return carry_out(store, resumed(store, arguments.name), arguments.json)
+        with only_one(store, arguments.name), force_of(arguments) as force:
+            return carry_out(store, resumed(store, arguments.name, force), force, arguments.json)
 
 
 def free_name(store: Store, file: str | None) -> str:
@@ -165,7 +192,7 @@ def say_plan(plan: Plan, as_json: bool) -> int:
     return 0
 
 
-def carry_out(store: Store, plan: Plan, as_json: bool) -> int:
+def carry_out(store: Store, plan: Plan, force: Force, as_json: bool) -> int:
     """Make what is lacking of a sweep, and say what came of it."""
     from toybench.sweep import measure, searched
 
@@ -174,9 +201,9 @@ def carry_out(store: Store, plan: Plan, as_json: bool) -> int:
     try:
         with INTERRUPT.held(), sweep_bar(total) as progress:
             if plan.search:
-                results = searched(plan, store, progress)
+                results = searched(plan, store, progress, force)
             else:
-                results = measure(plan.runs, plan.seeds, store, calls=plan.calls, progress=progress)
+                results = measure(plan.runs, plan.seeds, store, calls=plan.calls, progress=progress, force=force)
     except KeyboardInterrupt:
         there = next(entry["done"] for entry in store.sweeps() if entry["sweep"] == plan.name)
         again = f"toybench sweep --name {plan.name} --store {shlex.quote(str(store.path))} --resume"

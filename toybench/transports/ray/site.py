@@ -37,7 +37,7 @@ def site(needs: Needs, address: str | None, store: int | None = None, token: str
     """
     needs.check()
     if connected():
-        check_room(_machines(), needs, "this Ray")
+        check_room(machines(), needs, "this Ray")
         yield
     elif address is None:
         check_room([{"CPU": cores(), "GPU": needs.workers * needs.gpus}], needs, "this machine")
@@ -68,7 +68,8 @@ def _import(settings: dict[str, str]) -> Any:
     return ray
 
 
-def _machines() -> list[dict[str, float]]:
+def machines() -> list[dict[str, float]]:
+    """The resources of every machine of the Ray that this process is at."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -80,7 +81,7 @@ def _own(needs: Needs, store: int) -> Iterator[None]:
     os.environ[MARK] = folder
     try:
         _init(address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=store, _temp_dir=folder)
-        check_room(_machines(), needs, "this machine")
+        check_room(machines(), needs, "this machine")
         yield
     finally:
         ray.shutdown()
@@ -94,7 +95,7 @@ def _joined(needs: Needs, address: str, token: str | None) -> Iterator[None]:
     ray = _import(joining(address, token))
     try:
         _init(address=address)
-        check_room(_machines(), needs, f"the Ray at {address}")
+        check_room(machines(), needs, f"the Ray at {address}")
         yield
     finally:
         ray.shutdown()

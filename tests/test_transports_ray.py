@@ -94,7 +94,7 @@ def covered(state):
     parts = [(v.shard, v.first_step, v.num_steps) for v in visits]
     parts += [(shard, first, steps) for _, shard, first, steps, _ in state["scheduler"]["running"]]
     parts += [(shard, first, steps) for shard, first, steps in state["scheduler"]["lost"]]
-    for shard, given in enumerate(state["scheduler"]["consumed"]):
+    for shard, given in enumerate(state["scheduler"]["shards"]["consumed"]):
         steps = [step for s, first, n in parts if s == shard for step in range(first, first + n)]
         assert sorted(steps) == list(range(given)), shard
 

@@ -187,7 +187,7 @@ def gaps(told: dict[str, Any]) -> list[int]:
     parts += [(shard, first, steps) for _, shard, first, steps, _ in told["scheduler"]["running"]]
     parts += [(shard, first, steps) for shard, first, steps in told["scheduler"]["lost"]]
     found = []
-    for shard, given in enumerate(told["scheduler"]["consumed"]):
+    for shard, given in enumerate(told["scheduler"]["shards"]["consumed"]):
         steps = sorted(step for s, first, n in parts if s == shard for step in range(first, first + n))
         found += [] if steps == list(range(given)) else [shard]
     return found

@@ -23,7 +23,7 @@ from toybench.transports.live import Rules
 from toybench.transports.ray import Needs, join_ray, run_ray
 from toybench.transports.ray.crew import DONE, Crew
 from toybench.transports.ray.line import plain
-from toybench.transports.ray.means import MARK, check_room, knock
+from toybench.transports.ray.means import MARK, check_room, knock, marked
 from toybench.transports.ray.posts import Care, Deaths, Post
 from toybench.transports.ray.site import key_of, site
 from toybench.transports.work import toy_recipe
@@ -40,19 +40,6 @@ def recipe(rounds=20, speeds=(1.0, 1.5)):
         "budget": {"rounds": rounds, "evaluations": 2},
     }
     return toy_recipe(load_run(told), 0)
-
-
-def marked():
-    """Processes of a Ray that this process has started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            text = path.read_bytes()
-        except OSError:
-            continue
-        if f"{MARK}=".encode() in text and int(path.parent.name) != os.getpid():
-            found.append(int(path.parent.name))
-    return found
 
 
 def listening(pids):
@@ -94,7 +81,7 @@ def covered(state):
     parts = [(v.shard, v.first_step, v.num_steps) for v in visits]
     parts += [(shard, first, steps) for _, shard, first, steps, _ in state["scheduler"]["running"]]
     parts += [(shard, first, steps) for shard, first, steps in state["scheduler"]["lost"]]
-    for shard, given in enumerate(state["scheduler"]["consumed"]):
+    for shard, given in enumerate(state["scheduler"]["shards"]["consumed"]):
         steps = [step for s, first, n in parts if s == shard for step in range(first, first + n)]
         assert sorted(steps) == list(range(given)), shard
 
@@ -107,19 +94,21 @@ def ray():
 
 
 def test_a_run_over_ray_equals_its_replay_and_leaves_nothing(ray, tmp_path):
-    shm, heard, addresses = set(os.listdir("/dev/shm")), [], set()
+    shm, heard, addresses, folders = set(os.listdir("/dev/shm")), [], set(), set()
 
     def report(told):
         heard.append(told)
-        if told["arrivals"] > 5 and not addresses:
-            addresses.update(listening(marked()))
+        if MARK in os.environ and not addresses and told["arrivals"]:
+            folders.add(os.environ[MARK])  # others on this machine may have a Ray of their own
+            addresses.update(listening(marked(os.environ[MARK])))
 
     made = recipe(10)
     assert run_ray(made, tmp_path, RULES, {"own": "1"}, workers=2, cpus_per_worker=HALF, report=report)
     state = equals_its_replay(made, tmp_path)
     assert len(state["arrivals"]) == 20 and heard[-1]["done"] and heard[-1]["counts"]["applied"] == 20
     assert addresses and addresses <= LOOPBACK
-    assert not marked() and set(os.listdir("/dev/shm")) <= shm
+    assert not marked(*folders) and not [name for name in folders if os.path.exists(name)]
+    assert set(os.listdir("/dev/shm")) <= shm
     assert not (tmp_path / "ray.json").exists()
 
 

@@ -189,6 +189,10 @@ LAW = {
     "transports.ray.seat": row(
         "config transports.about", "runtime transports.house transports.live transports.work filelock"
     ),
+    "transports.ray.force": row(
+        "config runtime transports.about transports.ray.means transports.ray.seat transports.ray.site",
+        "curves records sweep training ray",
+    ),
     "transports.ray.line": row(
         "runtime transports.about transports.ray.means transports.ray.seat transports.ray.site",
         "transports.live transports.worker ray",

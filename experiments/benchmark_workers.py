@@ -3,8 +3,8 @@
 Command:  python -m experiments.benchmark_workers [--repeats 3]
 Duration: about a minute a repeat on two cores.
 
-The default small language model, asynchronous, H = 50, as fast as the machine is. Local steps a second are those between
-the first arrival and the last, so that starting and compiling do not count; the server and its journal do.
+The default small language model, asynchronous, H = 50, as fast as the machine is. Local steps a second are those
+between the first arrival and the last, so that starting and compiling do not count; the server and its journal do.
 """
 
 from __future__ import annotations

@@ -155,6 +155,7 @@ class Checkpoints:
             "seed": training.seed,
             "lanes": training.lanes,
             "init": self._init,
+            "data": training.data,
             **placed,
         }
 
@@ -171,6 +172,8 @@ class Checkpoints:
         for name in ("seed", "lanes", "snapshot_dtype"):
             if (there := (earlier | meta)[name]) != own[name]:
                 raise ConfigError("resume", f"the checkpoint is of {name} {there}, not {own[name]}")
+        if (there := meta.get("data")) is not None and there != own["data"]:  # None: of one that does not say
+            raise ConfigError("resume", f"the checkpoint is of data {there}, not {own['data']}")
         if (there := (earlier | meta)["mesh"]) != own["mesh"]:  # no reason to be stuck where there are fewer devices
             said = f"resume: the checkpoint is of mesh {there}, not {own['mesh']}: it goes on, but not bit for bit"
             warnings.warn(said, ConfigWarning, stacklevel=2)

@@ -192,12 +192,13 @@ def as_record(run: Run) -> Run:
 
 
 def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, the sources of `NUMBERS`, start and placement."""
+    """Who makes a language-model run: what makes one of the toy, the sources of `NUMBERS`, start, data, placement."""
     folder = Path(__file__).parent
     sources = hashlib.sha256(b"".join((folder / f"{room}.py").read_bytes() for room in NUMBERS))
     init = {} if training.start is None else {"init": digest(training.start)}
+    data = {} if training.data is None else {"data": training.data}
     placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init, **placed}
+    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init, **data, **placed}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

@@ -21,10 +21,11 @@ import orbax.checkpoint as ocp
 from lm.config import CHOICES
 from lm.placement import DEFAULT, Placement
 from lm.train import Point, State, Training
-from toybench.config import ConfigError, ConfigWarning
+from toybench.config import ConfigError, ConfigWarning, Run
 from toybench.loading import dump_run
 from toybench.server import Server
 from toybench.task import Params
+from toybench.timeline import simulate
 
 SCHEMA = 1
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells through it what it raises as well, at length
@@ -248,6 +249,11 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
     if {name: leaf.shape for name, leaf in found.items()} != {name: leaf.shape for name, leaf in item.items()}:
         raise ConfigError(name, f"the checkpoint in {str(folder)!r} is of another model")
     return Last(arrivals, meta, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names]))
+
+
+def steps_after(run: Run, seed: int, arrivals: int) -> int:
+    """Local steps of all workers that a run has taken after so many arrivals."""
+    return int(simulate(run.cluster, run.budget, seed).local_steps[arrivals - 1]) if arrivals else 0
 
 
 def _is_meta(meta: Any) -> bool:

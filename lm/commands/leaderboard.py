@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     check(stored, who)
     corpus = corpus_of(base)
     start, init = (
-        (None, None) if arguments.init is None else read_start(Path(arguments.init), LanguageTask(base.task, corpus))
+        (None, None) if arguments.init is None else read_start(arguments.init, LanguageTask(base.task, corpus))
     )
     out, began = writable_folder(arguments.out), time.perf_counter()
     told = {"preset": Path(arguments.file).stem, "model": model_of(base, corpus), **note}

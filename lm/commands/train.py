@@ -180,7 +180,7 @@ def train(
 
     corpus = corpus_of(run)
     task = LanguageTask(run.task, corpus)
-    start, init = (None, None) if arguments.init is None else read_start(Path(arguments.init), task)
+    start, init = (None, None) if arguments.init is None else read_start(arguments.init, task)
     training = assemble(corpus, run, seed, arguments.lanes, start, placed_as(run, arguments))
     folder = writable_folder(Path(arguments.out) / name)
     Store(arguments.store).close()  # one that cannot be written is told of now

@@ -37,6 +37,7 @@ class Saved(NamedTuple):
     arrivals: int  # taken so far
     state: State
     points: list[Point]
+    seconds: float  # of training so far
 
 
 class Checkpoints:
@@ -61,8 +62,8 @@ class Checkpoints:
         except OSError as error:
             raise ConfigError("out", f"cannot write to {str(folder)!r}: {error.strerror}") from None
 
-    def save(self, arrivals: int, state: State, points: list[Point]) -> None:
-        """Begin to write the state after so many arrivals; it is whole when `wait` returns.
+    def save(self, arrivals: int, state: State, points: list[Point], seconds: float = 0.0) -> None:
+        """Begin to write the state after so many arrivals and seconds of training; it is whole when `wait` returns.
 
         Raises:
             ConfigError: the folder holds a later one, of an earlier run; or it, or that before, cannot be written.
@@ -72,6 +73,7 @@ class Checkpoints:
         meta = self._identity() | {
             "which": which,
             "points": [[point.arrival, point.local_steps, point.time, point.metrics] for point in points],
+            "seconds": seconds,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(tree)), meta=ocp.args.JsonSave(meta))
         with self._written():
@@ -107,7 +109,12 @@ class Checkpoints:
         versions = [restored(tree) for tree in state["pulled"]]
         server, pulled = Server(**jax.tree.map(jnp.array, state["server"])), tuple(versions[i] for i in meta["which"])
         points = [Point(*point) for point in meta["points"]]
-        return Saved(arrivals, State(server, pulled, tuple(map(restored, state["inner_states"]))), points)
+        return Saved(
+            arrivals,
+            State(server, pulled, tuple(map(restored, state["inner_states"]))),
+            points,
+            meta.get("seconds", 0.0),
+        )
 
     def last(self) -> int | None:
         """Arrivals taken at the last whole checkpoint."""

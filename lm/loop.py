@@ -69,7 +69,7 @@ class Finished(NamedTuple):
 
     state: State
     curves: Curves
-    seconds: float  # of this process
+    seconds: float  # of training, also by the processes before that it was resumed from
 
 
 def carry_out(
@@ -98,7 +98,7 @@ def carry_out(
     """
     saved = checkpoints.latest() if checkpoints is not None and resume else None
     state = saved.state if saved else training.begin()
-    begin, points = (saved.arrivals, saved.points) if saved else (0, [])
+    begin, points, before = (saved.arrivals, saved.points, saved.seconds) if saved else (0, [], 0.0)
     steps = np.concatenate([[0], training.timeline.local_steps])
     began = kept_at = time.monotonic()
     if not points:
@@ -107,10 +107,14 @@ def carry_out(
     losses: list[tuple[int, jax.Array]] = []
     kept = begin if saved else -1
 
-    def keep(arrivals: int) -> None:
+    def seconds() -> float:
+        done = begin == len(training.timeline.time)  # and nothing is trained now
+        return before if done else before + time.monotonic() - began
+
+    def keep(arrivals: int, spent: float) -> None:
         nonlocal kept
         if checkpoints is not None and arrivals != kept:
-            checkpoints.save(arrivals, state, points)
+            checkpoints.save(arrivals, state, points, spent)
             kept = arrivals
 
     def tell(visit: Visit | None) -> None:
@@ -133,22 +137,23 @@ def carry_out(
             points = [*points, Point(taken, int(steps[taken]), float(training.timeline.time[e]), metrics)]
             settle()  # before it is kept: a checkpoint is of good numbers
             _check_held_out(points[-1], checkpoints)
-            if time.monotonic() - kept_at > every:
-                keep(taken)
+            if time.monotonic() - kept_at > every and taken < len(training.timeline.time):
+                keep(taken, seconds())
                 kept_at = time.monotonic()
         else:
             settle(1)  # one arrival late, so that the device need not wait
         if stop() and taken < len(training.timeline.time):
             settle()
-            keep(taken)
+            keep(taken, seconds())
             if checkpoints is not None:
                 checkpoints.wait()
             raise Stopped(taken)
     settle()
-    keep(len(training.timeline.time))
+    spent = seconds()  # without the last checkpoint's writing, so that it can say the same
+    keep(len(training.timeline.time), spent)
     if checkpoints is not None:
         checkpoints.wait()
-    return Finished(state, curves_of(training, points), time.monotonic() - began)
+    return Finished(state, curves_of(training, points), spent)
 
 
 def _progress(model: LanguageModel, pace: Pace, point: Point, visit: Visit | None) -> Progress:

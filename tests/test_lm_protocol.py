@@ -125,6 +125,17 @@ def test_pretrained_and_then_trained_by_local_sgd(lm, tmp_path):
     assert record(tmp_path / "third")["init"]["init"] == init["parameters"]
 
 
+def test_what_is_printed_is_the_record(lm, tmp_path, capsys):
+    assert lm("pretrain", "--steps", "4", "--out", "before") == 0
+    capsys.readouterr()
+    assert lm("train", "--init", "before", "--out", "after", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"run": record(tmp_path / "after")}
+    assert found["run"]["seconds"] > 0 and found["run"]["init"]["folder"] == "before/run"
+    assert lm("train", "--init", "before", "--out", "after", "--resume") == 0
+    assert record(tmp_path / "after")["seconds"] == found["run"]["seconds"]
+
+
 def test_other_parameters_to_start_from_are_another_run(lm, tmp_path, capsys):
     for steps in ("4", "8"):
         assert lm("pretrain", "--steps", steps, "--out", f"from-{steps}") == 0

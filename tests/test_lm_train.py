@@ -1,6 +1,8 @@
 """Training at scale: the same spine as the toy's, through waves, checkpoints, stops and kills."""
 
+import json
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +163,36 @@ def test_a_finished_run_resumes_to_its_end(tmp_path):
     checkpoints.close()
     np.testing.assert_array_equal(again.state.server.params["table"], whole.state.server.params["table"])
     np.testing.assert_array_equal(again.curves.metrics["loss"], whole.curves.metrics["loss"])
+
+
+def test_seconds_are_of_all_processes_that_trained(tmp_path, monkeypatch):
+    """A clock that goes a second with every arrival."""
+    arrivals = len((one := training()).timeline.time)
+    at = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("lm.loop.time", SimpleNamespace(monotonic=lambda: at.seconds))
+    checkpoints = Checkpoints(tmp_path, one)
+
+    def go_on(until=arrivals):
+        left = iter(range(until))
+
+        def stop():
+            at.seconds += 1.0
+            return next(left, None) is None
+
+        at.seconds += 1000.0  # between processes
+        return carry_out(one, checkpoints, resume=True, stop=stop)
+
+    with pytest.raises(Stopped):
+        go_on(3)
+    assert checkpoints.latest().seconds == 4.0
+    assert go_on().seconds == arrivals
+    assert go_on().seconds == arrivals  # which was at its end
+    checkpoints.close()
+    [meta] = tmp_path.glob(f"{arrivals}/meta/metadata")
+    meta.write_text(json.dumps({k: v for k, v in json.loads(meta.read_text()).items() if k != "seconds"}))
+    checkpoints = Checkpoints(tmp_path, one)
+    assert go_on().seconds == 0.0  # as of a version that did not note it
+    checkpoints.close()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
@@ -106,7 +106,8 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
     wanted.check()
     for one in runs.values():
         placed_as(one, arguments)
-    out, found = writable_folder(arguments.out), {}
+    out = writable_folder(arguments.out)
+    found: dict[str, Made] = {}
     for name in runs:
         if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
             said = f"{str(out / name)!r} holds checkpoints of an earlier run"
@@ -154,6 +155,13 @@ def placed_as(run: Run, arguments: argparse.Namespace) -> Placement:
     return placed(run, arguments.lanes, arguments.mesh, arguments.snapshots, arguments.snapshot_dtype)
 
 
+class Made(NamedTuple):
+    """What came of a run."""
+
+    curves: Curves
+    record: dict[str, Any]  # as its folder has it
+
+
 def train(
     name: str,
     run: Run,
@@ -162,7 +170,7 @@ def train(
     wanted: Wanted,
     arguments: argparse.Namespace,
     stop: Callable[[], bool],
-) -> Curves:
+) -> Made:
     """One run to its end, with its record in the store and in its folder."""
     from lm.assemble import assemble, corpus_of
     from lm.checkpoint import Checkpoints
@@ -203,8 +211,9 @@ def train(
         )
     with Store(arguments.store) as store:
         store.add([done.curves], maker_of(training), seconds=done.seconds, commit=commit())
-    write_json(folder / "run.json", document(done.curves, done.seconds, {"promoted": note, "init": init}))
-    return done.curves
+    record = document(done.curves, done.seconds, {"promoted": note, "init": init})
+    write_json(folder / "run.json", record)
+    return Made(done.curves, record)
 
 
 def document(curves: Curves, seconds: float, notes: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +227,7 @@ def document(curves: Curves, seconds: float, notes: dict[str, Any]) -> dict[str,
     return found | {name: told for name, told in notes.items() if told} | {"provenance": provenance()}
 
 
-def say(found: dict[str, Curves], out: Path, as_json: bool) -> int:
+def say(found: dict[str, Made], out: Path, as_json: bool) -> int:
     """What came of the runs, and a figure of them."""
     from toybench.plots.curves import draw, numbers
     from toybench.plots.style import SIZES as WIDTHS
@@ -227,12 +236,11 @@ def say(found: dict[str, Curves], out: Path, as_json: bool) -> int:
 
     path = out / "lm.png"
     with styled(WIDTHS["screen"]):
-        write_whole(path, rendered(draw(numbers([*found.values()]), WIDTHS["screen"]), path))
+        write_whole(path, rendered(draw(numbers([made.curves for made in found.values()]), WIDTHS["screen"]), path))
     if as_json:
-        rows = {name: document(curves, 0.0, {}) for name, curves in found.items()}
-        print_json(rows)
+        print_json({name: made.record for name, made in found.items()})
         return 0
-    for name, curves in found.items():
+    for name, (curves, _) in found.items():
         loss, perplexity = curves.metrics["loss"][0], curves.metrics["perplexity"][0]
         said = f"held-out loss {loss[0]:.4f} → {loss[-1]:.4f} (perplexity {perplexity[-1]:.2f})"
         print(

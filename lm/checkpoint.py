@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import warnings
@@ -19,12 +18,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.config import CHOICES
+from lm.maker import maker_of
 from lm.placement import DEFAULT, Placement
 from lm.train import Point, State, Training
 from toybench.config import ConfigError, ConfigWarning, Run
 from toybench.loading import dump_run
 from toybench.server import Server
-from toybench.task import Params
 from toybench.timeline import simulate
 
 SCHEMA = 1
@@ -54,7 +53,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, training: Training, keep: int = 2):
         self.folder, self._training = folder.absolute(), training
-        self._init = None if training.start is None else digest(training.start)
+        self._maker = maker_of(training)
         self._failed = False
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         try:
@@ -74,6 +73,7 @@ class Checkpoints:
             "which": which,
             "points": [[point.arrival, point.local_steps, point.time, point.metrics] for point in points],
             "seconds": seconds,
+            "maker": self._maker,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(tree)), meta=ocp.args.JsonSave(meta))
         with self._written():
@@ -162,7 +162,7 @@ class Checkpoints:
             "run": run,
             "seed": training.seed,
             "lanes": training.lanes,
-            "init": self._init,
+            "init": self._maker.get("init"),
             "data": training.data,
             **placed,
         }
@@ -188,6 +188,18 @@ class Checkpoints:
         if (there := meta.get("init")) != own["init"]:
             there, here = (f"parameters {one}" if one else "fresh parameters" for one in (there, own["init"]))
             raise ConfigError("resume", f"the checkpoint is of a run that was started from {there}, not from {here}")
+        if isinstance(maker := meta.get("maker"), dict):  # one from before this was noted does not say
+            self._warn_of_another_maker(maker)
+
+    def _warn_of_another_maker(self, there: dict[str, str]) -> None:
+        """Of other code, versions or devices; what the run itself is was checked."""
+        checked = ("lanes", "init", "data", "mesh", "snapshot_dtype")
+        names = [name for name in {**there, **self._maker} if name not in checked]
+        differ = [name for name in names if there.get(name) != self._maker.get(name)]
+        if differ:
+            said = ", ".join(f"{name} {there.get(name)}, not {self._maker.get(name)}" for name in differ)
+            said = f"resume: the checkpoint was made by {said}: it goes on, but not bit for bit"
+            warnings.warn(" ".join(said.split()), ConfigWarning, stacklevel=3)
 
     def _like(self, versions: int) -> dict[str, Any]:
         """The shapes of what was saved."""
@@ -195,16 +207,6 @@ class Checkpoints:
         state = jax.eval_shape(replace(self._training, placement=here).begin)
         pulled = [state.pulled[0]] * versions
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
-
-
-def digest(params: Params) -> str:
-    """Equal for equal parameters: of their names, types, shapes and numbers."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        numbers = np.ascontiguousarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)} {numbers.dtype} {numbers.shape}\n".encode())
-        found.update(numbers.tobytes())
-    return found.hexdigest()[:16]
 
 
 class Last(NamedTuple):

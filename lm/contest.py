@@ -14,7 +14,8 @@ import jax
 from lm.assemble import assemble, corpus_of, placed
 from lm.checkpoint import Checkpoints
 from lm.config import CHOICES
-from lm.loop import Progress, carry_out, curves_of, maker_of
+from lm.loop import Progress, carry_out, curves_of
+from lm.maker import maker_of
 from lm.placement import Placement
 from lm.train import NotFinite, Point, Training
 from toybench.config import Run

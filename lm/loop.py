@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from lm.checkpoint import Checkpoints, digest
+from lm.checkpoint import Checkpoints
 from lm.config import CHOICES, LanguageModel, flops_per_token
 from lm.pace import Pace
 from lm.train import NotFinite, Point, State, Training
 from toybench.config import Run
 from toybench.curves import Curves
 from toybench.loading import dump_run, load_run
-from toybench.records import maker
-
-# The modules that decide a run's numbers: settings are told apart by what they are, data by their digest
-NUMBERS = (
-    *("shards", "order", "data", "model", "task"),
-    *("snapshots", "mesh", "waves", "programs", "train", "assemble", "loop"),
-)
 
 
 class Visit(NamedTuple):
@@ -194,16 +185,6 @@ def _last_good(checkpoints: Checkpoints | None) -> str:
 def as_record(run: Run) -> Run:
     """A run as the store keeps it, which knows no language models."""
     return load_run(dump_run(run, CHOICES), foreign=True)
-
-
-def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, the sources of `NUMBERS`, start, data, placement."""
-    folder = Path(__file__).parent
-    sources = hashlib.sha256(b"".join((folder / f"{room}.py").read_bytes() for room in NUMBERS))
-    init = {} if training.start is None else {"init": digest(training.start)}
-    data = {} if training.data is None else {"data": training.data}
-    placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init, **data, **placed}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lm.checkpoint import digest, read_last, steps_after
+from lm.checkpoint import read_last, steps_after
 from lm.config import CHECKPOINTS
+from lm.maker import digest
 from lm.runs import DATA, run_of
 from lm.task import LanguageTask
 from toybench.config import ConfigError

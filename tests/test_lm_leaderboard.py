@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("flax")
 from lm import contest as room
-from lm.checkpoint import Checkpoints, digest
+from lm.checkpoint import Checkpoints
 from lm.cli import main
 from lm.config import CHOICES, TWIN
 from lm.contest import Contest
 from lm.data import Corpus
 from lm.loop import Stopped, as_record, carry_out
+from lm.maker import digest
 from lm.prepare import prepare
 from lm.sources import find_sources
 from lm.tokens import Bytes

@@ -12,7 +12,8 @@ from test_lm_train import Lookup, Walks, tokens
 
 from lm.cli import main
 from lm.config import TWIN, default_arms
-from lm.loop import carry_out, maker_of
+from lm.loop import carry_out
+from lm.maker import maker_of
 from lm.protocol import finetuning, pretraining
 from lm.train import Training
 from tests.corpora import made_of_words

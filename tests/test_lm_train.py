@@ -1,6 +1,7 @@
 """Training at scale: the same spine as the toy's, through waves, checkpoints, stops and kills."""
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -13,9 +14,10 @@ import pytest
 from lm.checkpoint import Checkpoints
 from lm.config import TWIN
 from lm.loop import NotFinite, Stopped, carry_out
+from lm.maker import maker_of
 from lm.train import Training
 from lm.waves import plan_waves
-from toybench.config import Budget, Cluster, ConfigError, InnerAdamW, Run
+from toybench.config import Budget, Cluster, ConfigError, ConfigWarning, InnerAdamW, Run
 from toybench.engine import replay, seed_keys
 from toybench.inner import make_inner
 from toybench.outer import METHODS, make_outer
@@ -193,6 +195,35 @@ def test_seconds_are_of_all_processes_that_trained(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, one)
     assert go_on().seconds == 0.0  # as of a version that did not note it
     checkpoints.close()
+
+
+def test_a_checkpoint_of_other_code_is_gone_on_with_and_told_of(tmp_path, monkeypatch):
+    one = training()
+
+    def last(**changes):
+        monkeypatch.setattr("lm.checkpoint.maker_of", lambda training: made | changes)
+        checkpoints = Checkpoints(tmp_path, one)
+        try:
+            return checkpoints.latest()
+        finally:
+            checkpoints.close()
+
+    made = maker_of(one)
+    checkpoints = Checkpoints(tmp_path, one)
+    carry_out(one, checkpoints)
+    checkpoints.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert last() is not None
+    told = f"by jax {made['jax']}, not 0.1, lm {made['lm']}, not x: it goes on, but not bit for bit$"
+    with pytest.warns(ConfigWarning, match=told) as warned:
+        assert last(lm="x", jax="0.1") is not None
+    assert len(warned) == 1
+    [meta] = tmp_path.glob("*/meta/metadata")
+    meta.write_text(json.dumps({k: v for k, v in json.loads(meta.read_text()).items() if k != "maker"}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert last(lm="x") is not None  # one that does not say
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,8 @@ def train(
     from lm.checkpoint import Checkpoints
     from lm.display import display
     from lm.lock import alone
-    from lm.loop import carry_out, maker_of
+    from lm.loop import carry_out
+    from lm.maker import maker_of
     from lm.pace import peak_of
     from lm.runs import keep_data
     from lm.start import read_start

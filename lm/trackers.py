@@ -39,6 +39,8 @@ class Wanted(NamedTuple):
             except ConfigError as error:
                 raise ConfigError("tensorboard", error.problem) from None
         if self.wandb is not None:
+            if not self.wandb.strip():
+                raise ConfigError("wandb", f"must be the name of a project, got {self.wandb!r}")
             _package("wandb")
 
 

@@ -214,6 +214,8 @@ def test_the_baseline_is_a_word(lm, tmp_path, words, times):
     "words, said",
     [
         (("pretrain", "--steps", "0"), "steps: must be >= 1, got 0"),
+        (("train", "--finetune", "0"), "finetune: must be >= 1, got 0"),
+        (("train", "--wandb", ""), "wandb: must be the name of a project, got ''"),
         (("train", "--finetune", "-1"), "finetune: must be >= 1, got -1"),
         (("train", "--init", ""), "init: must be the folder of a run, got ''"),
         (("train", "--init", "nowhere"), "init: 'nowhere' holds no checkpoints"),

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from toybench.transports.drive import Engine
 
 
+WORKERS = True  # --finetune without a number: as many as there are workers
+
+
 def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.usage = f"{parser.prog} [RUN.toml] [--SECTION.FIELD VALUE ...] [--resume] [--json] ..."
     text = "a run, from `promote` or by hand; without it and without settings: DN + DyLU against sync DiLoCo, small"
     parser.add_argument("file", nargs="?", metavar="RUN.toml", help=text)
     text = "no cluster but plain training with N times the batch, the paper's baseline (N: the workers, if left out)"
-    parser.add_argument("--finetune", nargs="?", type=int, const=0, metavar="N", help=text)
+    parser.add_argument("--finetune", nargs="?", type=int, const=WORKERS, metavar="N", help=text)
     add_training(parser, preset, "results/lm")
 
 
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         return train_all(default_arms(), {}, arguments)
     base, note = chosen(arguments)
     if arguments.finetune is not None:
-        base = finetuning(base, arguments.finetune or base.cluster.workers)
+        base = finetuning(base, base.cluster.workers if arguments.finetune is WORKERS else arguments.finetune)
     return train_all({"run": base}, note, arguments)
 
 

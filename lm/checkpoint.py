@@ -91,9 +91,13 @@ class Checkpoints:
         if arrivals is None:
             return None
         try:
-            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            meta = self._manager.restore(arrivals, args=args)["meta"]
+            meta = self._meta(arrivals)
+            _check_version("resume", meta)
+            if not _is_meta(meta):
+                raise ValueError("damaged")
             self._check(meta)
+            if not self._is_whole(meta):
+                raise ValueError("damaged")
             like = self._like(len(set(meta["which"])))
             # As NumPy: what is kept on the host need not fit on the device, and jax cannot read into pinned memory.
             room = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in _numbered(like).items()}
@@ -103,7 +107,7 @@ class Checkpoints:
             raise
         except (ValueError, KeyError, OSError) as error:
             said = f"checkpoint {arrivals} in {str(self.folder)!r}: {_first_line(error)}"
-            raise ConfigError("resume", said) from None
+            raise ConfigError("resume", said + self._before(arrivals)) from None
         state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
         restored = self._training.snapshots.restored
         versions = [restored(tree) for tree in state["pulled"]]
@@ -115,6 +119,21 @@ class Checkpoints:
             points,
             meta.get("seconds", 0.0),
         )
+
+    def _meta(self, arrivals: int) -> Any:
+        return self._manager.restore(arrivals, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    def _is_whole(self, meta: Any) -> bool:
+        return _is_meta(meta) and _is_which(meta.get("which"), self._training.run.cluster.workers)
+
+    def _before(self, arrivals: int) -> str:
+        """What to say of the last good checkpoint before a damaged one."""
+        for earlier in sorted((n for n in self._manager.all_steps() if n < arrivals), reverse=True):
+            with suppress(ValueError, KeyError, OSError):
+                if self._is_whole(self._meta(earlier)):
+                    folder = str(self.folder / str(arrivals))
+                    return f"; the last good one is {earlier}: once {folder!r} is removed, --resume goes on from it"
+        return "; there is no good one before it"
 
     def last(self) -> int | None:
         """Arrivals taken at the last whole checkpoint."""
@@ -169,8 +188,6 @@ class Checkpoints:
 
     def _check(self, meta: dict[str, Any]) -> None:
         own = self._identity()
-        if meta.get("schema") != SCHEMA:
-            raise ConfigError("resume", f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
         for section, table in own["run"].items():
             for key in {**table, **meta["run"].get(section, {})}:
                 there, here = meta["run"].get(section, {}).get(key), table.get(key)
@@ -235,8 +252,7 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
         if (arrivals := manager.latest_step()) is None:
             raise ConfigError(name, f"{str(folder)!r} holds no finished checkpoint")
         meta = manager.restore(arrivals, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if isinstance(meta, dict) and meta.get("schema") != SCHEMA:
-            raise ConfigError(name, f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
+        _check_version(name, meta)
         if not _is_meta(meta):
             raise ConfigError(name, f"the last checkpoint in {str(folder)!r} is damaged")
         shapes = like(meta)
@@ -267,10 +283,33 @@ def steps_after(run: Run, seed: int, arrivals: int) -> int:
 
 def _is_meta(meta: Any) -> bool:
     """Whether it is what `Checkpoints.save` notes, as far as readers rely on it."""
-    if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict) or "seed" not in meta:
+    if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict):
         return False
-    points = meta.get("points")
-    return isinstance(points, list) and bool(points) and all(isinstance(p, list) and len(p) == 4 for p in points)
+    tables, points = meta["run"].values(), meta.get("points")
+    if not all(isinstance(table, dict) for table in tables) or type(meta.get("seed")) is not int:
+        return False
+    numbers = isinstance(meta.get("seconds", 0.0), (int, float))
+    return numbers and isinstance(points, list) and bool(points) and all(map(_is_point, points))
+
+
+def _is_point(point: Any) -> bool:
+    kinds = (int, int, (int, float), dict)
+    if not isinstance(point, list) or len(point) != len(kinds) or not all(map(isinstance, point, kinds)):
+        return False
+    return bool(point[-1]) and all(isinstance(value, (int, float)) for value in point[-1].values())
+
+
+def _is_which(which: Any, workers: int) -> bool:
+    """Whether it says, of each worker, which of the kept versions it pulled last."""
+    if not isinstance(which, list) or len(which) != workers or not all(type(i) is int for i in which):
+        return False
+    return {*which} == {*range(len({*which}))}
+
+
+def _check_version(name: str, meta: Any) -> None:
+    """Raise ConfigError if it says that it is of another version."""
+    if isinstance(meta, dict) and meta.get("schema") != SCHEMA:
+        raise ConfigError(name, f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
 
 
 def _reason(error: Exception) -> str:

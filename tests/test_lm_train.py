@@ -17,6 +17,7 @@ from lm.loop import NotFinite, Stopped, carry_out
 from lm.maker import maker_of
 from lm.train import Training
 from lm.waves import plan_waves
+from tests.corpora import refused
 from toybench.config import Budget, Cluster, ConfigError, ConfigWarning, InnerAdamW, Run
 from toybench.engine import replay, seed_keys
 from toybench.inner import make_inner
@@ -224,6 +225,55 @@ def test_a_checkpoint_of_other_code_is_gone_on_with_and_told_of(tmp_path, monkey
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert last(lm="x") is not None  # one that does not say
+
+
+def change_meta(folder, arrivals, meta):
+    (folder / str(arrivals) / "meta" / "metadata").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda meta: [],
+        lambda meta: "x",
+        lambda meta: None,
+        lambda meta: meta | {"run": "x"},
+        lambda meta: meta | {"run": meta["run"] | {"task": "x"}},
+        lambda meta: {k: v for k, v in meta.items() if k != "points"},
+        lambda meta: meta | {"points": []},
+        lambda meta: meta | {"points": [point[:3] for point in meta["points"]]},
+        lambda meta: meta | {"points": [[*point[:3], {}] for point in meta["points"]]},
+        lambda meta: meta | {"points": [[*point[:3], "x"] for point in meta["points"]]},
+        lambda meta: meta | {"points": [["x", *point[1:]] for point in meta["points"]]},
+        lambda meta: meta | {"seed": None},
+        lambda meta: meta | {"seconds": "x"},
+        lambda meta: {k: v for k, v in meta.items() if k != "which"},
+        lambda meta: meta | {"which": []},
+        lambda meta: meta | {"which": [0] * 7},
+        lambda meta: meta | {"which": [5] * 3},
+    ],
+)
+def test_a_checkpoint_that_says_nonsense_is_one_line_that_names_the_one_before(damaged, damage):
+    one, folder, (first, last), meta = damaged
+    change_meta(folder, first, meta)
+    change_meta(folder, last, damage(meta))
+    checkpoints = Checkpoints(folder, one)
+    good = f"; the last good one is {first}: once {str(folder / str(last))!r} is removed, --resume goes on from it"
+    refused(checkpoints.latest, f"resume: checkpoint {last} in {str(folder)!r}: ", good)
+    change_meta(folder, first, damage(meta))
+    refused(checkpoints.latest, "; there is no good one before it")
+    checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A run with two checkpoints, and what the last says."""
+    one, folder = training(), tmp_path_factory.mktemp("damaged")
+    checkpoints = Checkpoints(folder, one)
+    carry_out(one, checkpoints, every=0.0)
+    checkpoints.close()
+    kept = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    return one, folder, kept, json.loads((folder / str(kept[-1]) / "meta" / "metadata").read_text())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import warnings
@@ -19,12 +18,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.config import CHOICES
+from lm.maker import maker_of
 from lm.placement import DEFAULT, Placement
 from lm.train import Point, State, Training
-from toybench.config import ConfigError, ConfigWarning
+from toybench.config import ConfigError, ConfigWarning, Run
 from toybench.loading import dump_run
 from toybench.server import Server
-from toybench.task import Params
+from toybench.timeline import simulate
 
 SCHEMA = 1
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells through it what it raises as well, at length
@@ -36,6 +36,7 @@ class Saved(NamedTuple):
     arrivals: int  # taken so far
     state: State
     points: list[Point]
+    seconds: float  # of training so far
 
 
 class Checkpoints:
@@ -52,7 +53,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, training: Training, keep: int = 2):
         self.folder, self._training = folder.absolute(), training
-        self._init = None if training.start is None else digest(training.start)
+        self._maker = maker_of(training)
         self._failed = False
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         try:
@@ -60,8 +61,8 @@ class Checkpoints:
         except OSError as error:
             raise ConfigError("out", f"cannot write to {str(folder)!r}: {error.strerror}") from None
 
-    def save(self, arrivals: int, state: State, points: list[Point]) -> None:
-        """Begin to write the state after so many arrivals; it is whole when `wait` returns.
+    def save(self, arrivals: int, state: State, points: list[Point], seconds: float = 0.0) -> None:
+        """Begin to write the state after so many arrivals and seconds of training; it is whole when `wait` returns.
 
         Raises:
             ConfigError: the folder holds a later one, of an earlier run; or it, or that before, cannot be written.
@@ -71,6 +72,8 @@ class Checkpoints:
         meta = self._identity() | {
             "which": which,
             "points": [[point.arrival, point.local_steps, point.time, point.metrics] for point in points],
+            "seconds": seconds,
+            "maker": self._maker,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(_numbered(tree)), meta=ocp.args.JsonSave(meta))
         with self._written():
@@ -88,9 +91,13 @@ class Checkpoints:
         if arrivals is None:
             return None
         try:
-            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            meta = self._manager.restore(arrivals, args=args)["meta"]
+            meta = self._meta(arrivals)
+            _check_version("resume", meta)
+            if not _is_meta(meta):
+                raise ValueError("damaged")
             self._check(meta)
+            if not self._is_whole(meta):
+                raise ValueError("damaged")
             like = self._like(len(set(meta["which"])))
             # As NumPy: what is kept on the host need not fit on the device, and jax cannot read into pinned memory.
             room = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in _numbered(like).items()}
@@ -100,13 +107,33 @@ class Checkpoints:
             raise
         except (ValueError, KeyError, OSError) as error:
             said = f"checkpoint {arrivals} in {str(self.folder)!r}: {_first_line(error)}"
-            raise ConfigError("resume", said) from None
+            raise ConfigError("resume", said + self._before(arrivals)) from None
         state = jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in _names(like)])
         restored = self._training.snapshots.restored
         versions = [restored(tree) for tree in state["pulled"]]
         server, pulled = Server(**jax.tree.map(jnp.array, state["server"])), tuple(versions[i] for i in meta["which"])
         points = [Point(*point) for point in meta["points"]]
-        return Saved(arrivals, State(server, pulled, tuple(map(restored, state["inner_states"]))), points)
+        return Saved(
+            arrivals,
+            State(server, pulled, tuple(map(restored, state["inner_states"]))),
+            points,
+            meta.get("seconds", 0.0),
+        )
+
+    def _meta(self, arrivals: int) -> Any:
+        return self._manager.restore(arrivals, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    def _is_whole(self, meta: Any) -> bool:
+        return _is_meta(meta) and _is_which(meta.get("which"), self._training.run.cluster.workers)
+
+    def _before(self, arrivals: int) -> str:
+        """What to say of the last good checkpoint before a damaged one."""
+        for earlier in sorted((n for n in self._manager.all_steps() if n < arrivals), reverse=True):
+            with suppress(ValueError, KeyError, OSError):
+                if self._is_whole(self._meta(earlier)):
+                    folder = str(self.folder / str(arrivals))
+                    return f"; the last good one is {earlier}: once {folder!r} is removed, --resume goes on from it"
+        return "; there is no good one before it"
 
     def last(self) -> int | None:
         """Arrivals taken at the last whole checkpoint."""
@@ -154,14 +181,13 @@ class Checkpoints:
             "run": run,
             "seed": training.seed,
             "lanes": training.lanes,
-            "init": self._init,
+            "init": self._maker.get("init"),
+            "data": training.data,
             **placed,
         }
 
     def _check(self, meta: dict[str, Any]) -> None:
         own = self._identity()
-        if meta.get("schema") != SCHEMA:
-            raise ConfigError("resume", f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
         for section, table in own["run"].items():
             for key in {**table, **meta["run"].get(section, {})}:
                 there, here = meta["run"].get(section, {}).get(key), table.get(key)
@@ -171,12 +197,26 @@ class Checkpoints:
         for name in ("seed", "lanes", "snapshot_dtype"):
             if (there := (earlier | meta)[name]) != own[name]:
                 raise ConfigError("resume", f"the checkpoint is of {name} {there}, not {own[name]}")
+        if (there := meta.get("data")) is not None and there != own["data"]:  # None: of one that does not say
+            raise ConfigError("resume", f"the checkpoint is of data {there}, not {own['data']}")
         if (there := (earlier | meta)["mesh"]) != own["mesh"]:  # no reason to be stuck where there are fewer devices
             said = f"resume: the checkpoint is of mesh {there}, not {own['mesh']}: it goes on, but not bit for bit"
             warnings.warn(said, ConfigWarning, stacklevel=2)
         if (there := meta.get("init")) != own["init"]:
             there, here = (f"parameters {one}" if one else "fresh parameters" for one in (there, own["init"]))
             raise ConfigError("resume", f"the checkpoint is of a run that was started from {there}, not from {here}")
+        if isinstance(maker := meta.get("maker"), dict):  # one from before this was noted does not say
+            self._warn_of_another_maker(maker)
+
+    def _warn_of_another_maker(self, there: dict[str, str]) -> None:
+        """Of other code, versions or devices; what the run itself is was checked."""
+        checked = ("lanes", "init", "data", "mesh", "snapshot_dtype")
+        names = [name for name in {**there, **self._maker} if name not in checked]
+        differ = [name for name in names if there.get(name) != self._maker.get(name)]
+        if differ:
+            said = ", ".join(f"{name} {there.get(name)}, not {self._maker.get(name)}" for name in differ)
+            said = f"resume: the checkpoint was made by {said}: it goes on, but not bit for bit"
+            warnings.warn(" ".join(said.split()), ConfigWarning, stacklevel=3)
 
     def _like(self, versions: int) -> dict[str, Any]:
         """The shapes of what was saved."""
@@ -184,16 +224,6 @@ class Checkpoints:
         state = jax.eval_shape(replace(self._training, placement=here).begin)
         pulled = [state.pulled[0]] * versions
         return {"server": state.server._asdict(), "pulled": pulled, "inner_states": list(state.inner_states)}
-
-
-def digest(params: Params) -> str:
-    """Equal for equal parameters: of their names, types, shapes and numbers."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        numbers = np.ascontiguousarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)} {numbers.dtype} {numbers.shape}\n".encode())
-        found.update(numbers.tobytes())
-    return found.hexdigest()[:16]
 
 
 class Last(NamedTuple):
@@ -222,8 +252,7 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
         if (arrivals := manager.latest_step()) is None:
             raise ConfigError(name, f"{str(folder)!r} holds no finished checkpoint")
         meta = manager.restore(arrivals, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if isinstance(meta, dict) and meta.get("schema") != SCHEMA:
-            raise ConfigError(name, f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
+        _check_version(name, meta)
         if not _is_meta(meta):
             raise ConfigError(name, f"the last checkpoint in {str(folder)!r} is damaged")
         shapes = like(meta)
@@ -247,12 +276,40 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
     return Last(arrivals, meta, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names]))
 
 
+def steps_after(run: Run, seed: int, arrivals: int) -> int:
+    """Local steps of all workers that a run has taken after so many arrivals."""
+    return int(simulate(run.cluster, run.budget, seed).local_steps[arrivals - 1]) if arrivals else 0
+
+
 def _is_meta(meta: Any) -> bool:
     """Whether it is what `Checkpoints.save` notes, as far as readers rely on it."""
-    if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict) or "seed" not in meta:
+    if not isinstance(meta, dict) or not isinstance(meta.get("run"), dict):
         return False
-    points = meta.get("points")
-    return isinstance(points, list) and bool(points) and all(isinstance(p, list) and len(p) == 4 for p in points)
+    tables, points = meta["run"].values(), meta.get("points")
+    if not all(isinstance(table, dict) for table in tables) or type(meta.get("seed")) is not int:
+        return False
+    numbers = isinstance(meta.get("seconds", 0.0), (int, float))
+    return numbers and isinstance(points, list) and bool(points) and all(map(_is_point, points))
+
+
+def _is_point(point: Any) -> bool:
+    kinds = (int, int, (int, float), dict)
+    if not isinstance(point, list) or len(point) != len(kinds) or not all(map(isinstance, point, kinds)):
+        return False
+    return bool(point[-1]) and all(isinstance(value, (int, float)) for value in point[-1].values())
+
+
+def _is_which(which: Any, workers: int) -> bool:
+    """Whether it says, of each worker, which of the kept versions it pulled last."""
+    if not isinstance(which, list) or len(which) != workers or not all(type(i) is int for i in which):
+        return False
+    return {*which} == {*range(len({*which}))}
+
+
+def _check_version(name: str, meta: Any) -> None:
+    """Raise ConfigError if it says that it is of another version."""
+    if isinstance(meta, dict) and meta.get("schema") != SCHEMA:
+        raise ConfigError(name, f"the checkpoint has version {meta.get('schema')}, this is version {SCHEMA}")
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,8 @@ import jax
 from lm.assemble import assemble, corpus_of, placed
 from lm.checkpoint import Checkpoints
 from lm.config import CHOICES
-from lm.loop import Progress, carry_out, curves_of, maker_of
+from lm.loop import Progress, carry_out, curves_of
+from lm.maker import maker_of
 from lm.placement import Placement
 from lm.train import NotFinite, Point, Training
 from toybench.config import Run
@@ -23,6 +24,8 @@ from toybench.database import canonical
 from toybench.loading import dump_run, load_run
 from toybench.records import commit
 from toybench.store import Store
+
+Among = tuple[Placement, str]  # how a run is placed, and where its data lie
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Contest:
     lanes: int = 1
     start: Any = None
     every: float = 600.0
-    _makers: dict[Placement, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _makers: dict[Among, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def measure(
         self,
@@ -80,12 +83,12 @@ class Contest:
         return [seed for seed in seeds if seed not in present]
 
     def maker(self, run: Run) -> dict[str, str]:
-        """Who makes a run: the same for all that are placed alike, and not told anew, for it reads all of `start`."""
+        """Who makes a run: the same for all that are placed alike on the same data, and not told anew."""
         own = load_run(dump_run(run), CHOICES)
-        placement = placed(own, self.lanes)
-        if placement not in self._makers:
-            self._makers[placement] = maker_of(self.training(run, 0))
-        return self._makers[placement]
+        among = placed(own, self.lanes), own.task.data
+        if among not in self._makers:
+            self._makers[among] = maker_of(self.training(run, 0))  # which reads all of `start`
+        return self._makers[among]
 
     def training(self, run: Run, seed: int) -> Training:
         """A run of the store, ready to be trained."""

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from lm.checkpoint import Checkpoints, digest
+from lm.checkpoint import Checkpoints
 from lm.config import CHOICES, LanguageModel, flops_per_token
 from lm.pace import Pace
 from lm.train import NotFinite, Point, State, Training
 from toybench.config import Run
 from toybench.curves import Curves
 from toybench.loading import dump_run, load_run
-from toybench.records import maker
-
-# The modules that decide a run's numbers: settings are told apart by what they are, data by their digest
-NUMBERS = (
-    *("shards", "order", "data", "model", "task"),
-    *("snapshots", "mesh", "waves", "programs", "train", "assemble", "loop"),
-)
 
 
 class Visit(NamedTuple):
@@ -69,7 +60,7 @@ class Finished(NamedTuple):
 
     state: State
     curves: Curves
-    seconds: float  # of this process
+    seconds: float  # of training, also by the processes before that it was resumed from
 
 
 def carry_out(
@@ -98,7 +89,7 @@ def carry_out(
     """
     saved = checkpoints.latest() if checkpoints is not None and resume else None
     state = saved.state if saved else training.begin()
-    begin, points = (saved.arrivals, saved.points) if saved else (0, [])
+    begin, points, before = (saved.arrivals, saved.points, saved.seconds) if saved else (0, [], 0.0)
     steps = np.concatenate([[0], training.timeline.local_steps])
     began = kept_at = time.monotonic()
     if not points:
@@ -107,10 +98,14 @@ def carry_out(
     losses: list[tuple[int, jax.Array]] = []
     kept = begin if saved else -1
 
-    def keep(arrivals: int) -> None:
+    def seconds() -> float:
+        done = begin == len(training.timeline.time)  # and nothing is trained now
+        return before if done else before + time.monotonic() - began
+
+    def keep(arrivals: int, spent: float) -> None:
         nonlocal kept
         if checkpoints is not None and arrivals != kept:
-            checkpoints.save(arrivals, state, points)
+            checkpoints.save(arrivals, state, points, spent)
             kept = arrivals
 
     def tell(visit: Visit | None) -> None:
@@ -133,22 +128,23 @@ def carry_out(
             points = [*points, Point(taken, int(steps[taken]), float(training.timeline.time[e]), metrics)]
             settle()  # before it is kept: a checkpoint is of good numbers
             _check_held_out(points[-1], checkpoints)
-            if time.monotonic() - kept_at > every:
-                keep(taken)
+            if time.monotonic() - kept_at > every and taken < len(training.timeline.time):
+                keep(taken, seconds())
                 kept_at = time.monotonic()
         else:
             settle(1)  # one arrival late, so that the device need not wait
         if stop() and taken < len(training.timeline.time):
             settle()
-            keep(taken)
+            keep(taken, seconds())
             if checkpoints is not None:
                 checkpoints.wait()
             raise Stopped(taken)
     settle()
-    keep(len(training.timeline.time))
+    spent = seconds()  # without the last checkpoint's writing, so that it can say the same
+    keep(len(training.timeline.time), spent)
     if checkpoints is not None:
         checkpoints.wait()
-    return Finished(state, curves_of(training, points), time.monotonic() - began)
+    return Finished(state, curves_of(training, points), spent)
 
 
 def _progress(model: LanguageModel, pace: Pace, point: Point, visit: Visit | None) -> Progress:
@@ -189,15 +185,6 @@ def _last_good(checkpoints: Checkpoints | None) -> str:
 def as_record(run: Run) -> Run:
     """A run as the store keeps it, which knows no language models."""
     return load_run(dump_run(run, CHOICES), foreign=True)
-
-
-def maker_of(training: Training) -> dict[str, str]:
-    """Who makes a language-model run: what makes one of the toy, the sources of `NUMBERS`, start and placement."""
-    folder = Path(__file__).parent
-    sources = hashlib.sha256(b"".join((folder / f"{room}.py").read_bytes() for room in NUMBERS))
-    init = {} if training.start is None else {"init": digest(training.start)}
-    placed = {"mesh": training.placement.mesh, "snapshot_dtype": training.placement.dtype}
-    return {**maker(), "lm": sources.hexdigest()[:16], "lanes": str(training.lanes), **init, **placed}
 
 
 def curves_of(training: Training, points: list[Point]) -> Curves:

@@ -50,10 +50,12 @@ def promote(run: Run, size: str, data: str | None = None) -> Run:
         data: folder of prepared tokens, instead of the size's own.
 
     Raises:
-        ConfigError: no such size.
+        ConfigError: no such size, or data without a name.
     """
     if size not in SIZES:
         raise ConfigError("size", f"unknown {size!r}; {nearest(size, SIZES)}")
+    if data == "":
+        raise ConfigError("data", "must be the path of a folder, got ''")
     chosen = SIZES[size]
     tables = dump_run(Run(chosen.model, run.cluster, chosen.inner, run.outer, chosen.budget(run.cluster)), CHOICES)
     if data is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lm.checkpoint import read_last
+from lm.checkpoint import read_last, steps_after
 from lm.config import CHECKPOINTS, CHOICES, LanguageModel
 from lm.data import Corpus
 from lm.export import CONFIG, read_export
@@ -14,7 +14,6 @@ from lm.trained import Trained, shapes
 from toybench.config import ConfigError, Run
 from toybench.loading import load_run
 from toybench.records import read_json, write_json, write_whole
-from toybench.timeline import simulate
 
 DATA = "data.json"
 EXPECTED = "expected the folder that `python -m lm train` left of a run, or an export of one"
@@ -52,14 +51,14 @@ def open_trained(name: str) -> Trained:
 
 
 def _read_run(name: str, path: Path) -> Trained:
-    found = read_last(path / CHECKPOINTS, lambda meta: shapes(_run(name, meta["run"]).task))
-    run, arrivals, seed = _run(name, found.meta["run"]), found.arrivals, found.meta["seed"]
+    found = read_last(path / CHECKPOINTS, lambda meta: shapes(run_of(meta["run"], name).task))
+    run, arrivals, seed = run_of(found.meta["run"], name), found.arrivals, found.meta["seed"]
     at, _, _, metrics = found.meta["points"][-1]
     source = {
         "run": found.meta["run"],
         "seed": seed,
         "arrivals": arrivals,
-        "local_steps": int(simulate(run.cluster, run.budget, seed).local_steps[arrivals - 1]) if arrivals else 0,
+        "local_steps": steps_after(run, seed, arrivals),
         "total_steps": run.budget.total_steps(run.cluster),
         "loss": metrics["loss"] if at == arrivals else None,
         "rounded": False,
@@ -69,11 +68,21 @@ def _read_run(name: str, path: Path) -> Trained:
     return Trained(name, run.task, found.params, source, (path, Path(run.task.data).expanduser()))
 
 
-def _run(name: str, tables: Any) -> Run:
+def run_of(tables: Any, name: str, setting: str = "model") -> Run:
+    """The run of a checkpoint.
+
+    Args:
+        tables: as the checkpoint has them.
+        name: of the folder, as the user named it.
+        setting: that named it.
+
+    Raises:
+        ConfigError: this version knows no such run.
+    """
     try:
         return load_run(tables, CHOICES)
     except ConfigError as error:
-        raise ConfigError("model", f"{name!r} is of no run that this version knows: {error}") from None
+        raise ConfigError(setting, f"{name!r} is of no run that this version knows: {error}") from None
 
 
 def _note(name: str, settings: LanguageModel) -> dict[str, Any]:

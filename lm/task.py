@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,11 @@ class Packed(Protocol):
 
 class Corpus(Protocol):
     """Tokens on the host. Hashable: equal corpora hold the same tokens. L is the length of a sequence."""
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What tells the data and their tokenizer from others."""
+        ...
 
     def split(self, shards: int, partition: str, seed: int) -> Packed:
         """The training documents over shards, in an order drawn by the seed."""

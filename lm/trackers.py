@@ -17,6 +17,7 @@ from lm.train import Point
 from toybench.config import ConfigError, ConfigWarning
 from toybench.records import writable_folder
 
+ALONE = "run"  # what a run is called that a command trains alone
 Write = Callable[[int, float, dict[str, float]], None]  # local steps, simulated seconds, values by name
 
 
@@ -39,6 +40,8 @@ class Wanted(NamedTuple):
             except ConfigError as error:
                 raise ConfigError("tensorboard", error.problem) from None
         if self.wandb is not None:
+            if not self.wandb.strip():
+                raise ConfigError("wandb", f"must be the name of a project, got {self.wandb!r}")
             _package("wandb")
 
 
@@ -69,10 +72,15 @@ def tracking(
     with ExitStack() as stack:
         writes: list[Write] = []
         if wanted.tensorboard is not None:
-            writes.append(stack.enter_context(_tensorboard(Path(wanted.tensorboard) / name)))
+            writes.append(stack.enter_context(_tensorboard(_events(wanted.tensorboard, name, folder))))
         if wanted.wandb is not None:
             writes.append(stack.enter_context(_wandb(wanted.wandb, name, config, folder)))
         yield _Mirror(writes, peak).report
+
+
+def _events(place: str, name: str, folder: Path) -> Path:
+    """Where a run's events go: every run that is alone in its `--out` is called `run`, so that of these it is named."""
+    return Path(place) / (f"{folder.resolve().parent.name}/{name}" if name == ALONE else name)
 
 
 class _Mirror:

@@ -85,6 +85,11 @@ class Training:
     def __post_init__(self):
         check_layout(self.placement, self.lanes, self.run.task.batch, len(jax.local_devices()))
 
+    @property
+    def data(self) -> str | None:
+        """What tells its data from others; None where the task does not say."""
+        return getattr(getattr(self.task, "corpus", None), "identity", None)
+
     @cached_property
     def programs(self) -> Programs:
         return programs_of(self.task, self.run, self.placement, self.lanes)

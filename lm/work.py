@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,7 +37,7 @@ def text_work(told: dict[str, Any]) -> TextWork:
     """
     run, init = load_run(told["run"], CHOICES), told["init"]
     corpus = corpus_of(run)
-    start = None if init is None else read_start(Path(init), LanguageTask(run.task, corpus))[0]
+    start = None if init is None else read_start(init, LanguageTask(run.task, corpus))[0]
     return TextWork(assemble(corpus, run, told["seed"], 1, start))
 
 

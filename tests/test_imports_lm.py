@@ -93,7 +93,7 @@ def test_what_is_imported_is_declared():
 
 def test_all_that_decides_a_runs_numbers_is_told_apart():
     """What a stored run was made by is a digest of these; a new module that trains must be one, or be named here."""
-    from lm.loop import NUMBERS
+    from lm.maker import NUMBERS
 
     settings, data = {"config", "placement"}, {"documents", "files", "lock", "prepare", "sources", "tokens"}
     used = set().union(*({f"lm.{name}", *loaded_with(f"lm.{name}")} for name in ("train", "task", "data")))

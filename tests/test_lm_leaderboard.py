@@ -1,6 +1,7 @@
 """A contest between outer methods on a language model: every run once, stopped and gone on with, lost ones counted."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,17 @@ import pytest
 
 pytest.importorskip("flax")
 from lm import contest as room
-from lm.checkpoint import digest
+from lm.checkpoint import Checkpoints
 from lm.cli import main
 from lm.config import CHOICES, TWIN
 from lm.contest import Contest
-from lm.loop import Stopped, as_record
+from lm.data import Corpus
+from lm.loop import Stopped, as_record, carry_out
+from lm.maker import digest
+from lm.prepare import prepare
+from lm.sources import find_sources
+from lm.tokens import Bytes
+from tests.corpora import refused
 from toybench.config import Budget, Cluster, InnerAdamW, Run
 from toybench.loading import overlay
 from toybench.outer import METHODS
@@ -86,6 +93,49 @@ def test_runs_from_other_parameters_are_other_runs(contest):
     [again] = contest.measure([as_record(RUN)], [0])
     np.testing.assert_array_equal(again.metrics["loss"], fresh.metrics["loss"])
     assert digest(start) != digest(contest.training(as_record(RUN), 8).begin().server.params)
+
+
+def prepared(folder, spoken):
+    """Text prepared at one place, again and again: forty small documents of which each begins with what is spoken."""
+    (folder / "text").mkdir(exist_ok=True)
+    for i in range(40):
+        (folder / "text" / f"{i:02}.txt").write_text(f"{spoken} {i} " * (10 + i))
+    shutil.rmtree(folder / "tokens", ignore_errors=True)
+    prepare(find_sources([str(folder / "text")]), Bytes(), str(folder / "tokens"), 0.2)
+    return overlay(as_record(RUN), {"task.data": str(folder / "tokens")})
+
+
+def test_other_data_at_the_same_place_are_another_run(contest, tmp_path):
+    """In the store, to a contest, and to a checkpoint; one that does not say its data is gone on with."""
+    run = prepared(tmp_path, "document")
+    [first] = contest.measure([run], [0])
+    old = contest.training(run, 0)
+    run = prepared(tmp_path, "other")
+    again = replace(contest)
+    assert again.lacking(run, [0]) == [0]
+    [second] = again.measure([run], [0])
+    assert second.metrics["loss"][0, 0] != first.metrics["loss"][0, 0]
+    checkpoints = Checkpoints(tmp_path / "kept", old)
+    carry_out(old, checkpoints)
+    checkpoints.close()
+    new = again.training(run, 0)
+    checkpoints = Checkpoints(tmp_path / "kept", new)
+    refused(checkpoints.latest, f"the checkpoint is of data {old.data}, not {new.data}")
+    checkpoints.close()
+    [meta] = (tmp_path / "kept").glob("*/meta/metadata")
+    meta.write_text(json.dumps({k: v for k, v in json.loads(meta.read_text()).items() if k != "data"}))
+    checkpoints = Checkpoints(tmp_path / "kept", new)
+    assert checkpoints.latest() is not None
+    checkpoints.close()
+
+
+def test_data_that_differ_in_what_is_held_out_are_other_data(tmp_path):
+    prepared(tmp_path, "document")
+    one = Corpus.open(tmp_path / "tokens")
+    meta = json.loads((tmp_path / "tokens" / "meta.json").read_text())
+    meta["held_out"]["sha256"] = "0" * 64
+    (tmp_path / "tokens" / "meta.json").write_text(json.dumps(meta))
+    assert one.identity != Corpus.open(tmp_path / "tokens").identity
 
 
 def test_a_run_that_loses_itself_counts_as_the_untrained_model(contest):

@@ -97,6 +97,7 @@ def test_the_toys_store_keeps_a_language_model_that_it_does_not_know():
     [
         (["promote", "7", "--size", "20m", "--store", "nowhere.sqlite"], "is not there"),
         (["promote", "{toy}", "--size", "21m"], "size: unknown '21m'"),
+        (["promote", "{toy}", "--size", "20m", "--data", ""], "data: must be the path of a folder, got ''"),
         (["promote", "{toy}", "--size", "20m", "--accelerator", "x"], "accelerator: unknown 'x'"),
         (["promote", "{toy}", "--size", "20m", "--utilisation", "2"], "utilisation: must be in (0, 1]"),
         (["promote", "nowhere.toml", "--size", "20m"], "nowhere.toml: cannot be read"),

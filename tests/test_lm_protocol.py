@@ -1,7 +1,9 @@
 """The paper's protocol: pretraining, local-SGD from there, and the baseline with k times the batch."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,7 +12,8 @@ from test_lm_train import Lookup, Walks, tokens
 
 from lm.cli import main
 from lm.config import TWIN, default_arms
-from lm.loop import carry_out, maker_of
+from lm.loop import carry_out
+from lm.maker import maker_of
 from lm.protocol import finetuning, pretraining
 from lm.train import Training
 from tests.corpora import made_of_words
@@ -123,6 +126,17 @@ def test_pretrained_and_then_trained_by_local_sgd(lm, tmp_path):
     assert record(tmp_path / "third")["init"]["init"] == init["parameters"]
 
 
+def test_what_is_printed_is_the_record(lm, tmp_path, capsys):
+    assert lm("pretrain", "--steps", "4", "--out", "before") == 0
+    capsys.readouterr()
+    assert lm("train", "--init", "before", "--out", "after", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"run": record(tmp_path / "after")}
+    assert found["run"]["seconds"] > 0 and found["run"]["init"]["folder"] == "before/run"
+    assert lm("train", "--init", "before", "--out", "after", "--resume") == 0
+    assert record(tmp_path / "after")["seconds"] == found["run"]["seconds"]
+
+
 def test_other_parameters_to_start_from_are_another_run(lm, tmp_path, capsys):
     for steps in ("4", "8"):
         assert lm("pretrain", "--steps", steps, "--out", f"from-{steps}") == 0
@@ -145,6 +159,42 @@ def test_other_parameters_to_start_from_are_another_run(lm, tmp_path, capsys):
     assert lm("train", "--init", "from-4", "--out", "a", "--resume") == 0
 
 
+def said_of(capsys, call):
+    """The one line of what is refused."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        call()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1
+    return err
+
+
+def test_parameters_of_another_function_are_no_start_though_of_the_same_shapes(lm, tmp_path, capsys):
+    assert lm("pretrain", "--steps", "4", "--out", "before") == 0
+    words = ("train", "--init", "before", "--out", "after")
+    said = said_of(capsys, lambda: lm(*words, "--task.heads", "1", "--task.head-size", "16"))
+    assert "is of another model: its task.heads is 2, not 1" in said
+    path = tmp_path / "before" / "run" / "data.json"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps(note | {"tokenizer": note["tokenizer"] | {"sha256": "0"}}))
+    assert "'before/run' was trained with another tokenizer than" in said_of(capsys, lambda: lm(*words))
+    path.write_text("[]")
+    assert "data.json' is damaged" in said_of(capsys, lambda: lm(*words))
+    path.unlink()  # as of a run from before it was noted
+    assert lm(*words, "--task.compute", "bfloat16") == 0
+
+
+def test_a_start_is_as_many_steps_as_its_checkpoint_not_as_its_last_evaluation(lm, tmp_path):
+    asked = iter([False] * 4 + [True])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lm.commands.train.terminated", lambda: nullcontext(lambda: next(asked)))
+        patched.setattr("lm.commands.train.INTERRUPT", SimpleNamespace(asked=True))
+        assert lm("train", "--budget.evaluations", "1", "--out", "before") == 130
+    assert lm("train", "--init", "before", "--out", "after") == 0
+    init = record(tmp_path / "after")["init"]
+    assert (init["arrivals"], init["local_steps"]) == (5, 10)  # the last evaluation is that at the start
+
+
 def test_a_start_is_told_by_its_parameters():
     one, two = ({"table": np.full((11, 11), x, np.float32)} for x in (0.25, 0.5))
     fresh, first, again, second = (maker_of(training(RUN, start=start)) for start in (None, one, dict(one), two))
@@ -164,7 +214,10 @@ def test_the_baseline_is_a_word(lm, tmp_path, words, times):
     "words, said",
     [
         (("pretrain", "--steps", "0"), "steps: must be >= 1, got 0"),
+        (("train", "--finetune", "0"), "finetune: must be >= 1, got 0"),
+        (("train", "--wandb", ""), "wandb: must be the name of a project, got ''"),
         (("train", "--finetune", "-1"), "finetune: must be >= 1, got -1"),
+        (("train", "--init", ""), "init: must be the folder of a run, got ''"),
         (("train", "--init", "nowhere"), "init: 'nowhere' holds no checkpoints"),
         (("train", "--init", "arms"), "init: 'arms' holds those of dn_dylu, sync; name the folder of one"),
     ],

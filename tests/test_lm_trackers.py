@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_lm_progress import PEAK, small
 
-from lm import trackers
+from lm import pace, trackers
 from lm.checkpoint import Checkpoints
 from lm.cli import main
 from lm.config import flops_per_token
@@ -20,8 +20,15 @@ from lm.trackers import Wanted, tracking
 from toybench.config import ConfigError, ConfigWarning
 
 
+@pytest.fixture(autouse=True)
+def speed_of_any_time(monkeypatch):
+    """These trainings may end before the tenth of a second that a speed is told of."""
+    monkeypatch.setattr(pace, "LEAST", 1e-9)
+
+
 def tracked(wanted, tmp_path, one, **more):
-    with tracking(wanted, "run", {"a": 1}, tmp_path, PEAK) as report:
+    (tmp_path / "out" / "run").mkdir(parents=True)
+    with tracking(wanted, "run", {"a": 1}, tmp_path / "out" / "run", PEAK) as report:
         return carry_out(one, report=report, **more)
 
 
@@ -68,7 +75,17 @@ def test_tensorboard_holds_every_visit_and_evaluation(tmp_path):
     pytest.importorskip("tensorboardX")
     one = small()
     done = tracked(Wanted(tensorboard=str(tmp_path)), tmp_path, one)
-    check_rows(events(tmp_path / "run"), one, done)
+    check_rows(events(tmp_path / "out" / "run"), one, done)
+
+
+def test_runs_of_different_folders_are_apart_in_one_folder_of_events(tmp_path):
+    """Each is called `run`; of several that a command trains each has a name."""
+    pytest.importorskip("tensorboardX")
+    wanted, one = Wanted(tensorboard=str(tmp_path / "events")), small()
+    for name, folder in (("run", "a/run"), ("run", "b/run"), ("sync", "c/sync")):
+        with tracking(wanted, name, {}, tmp_path / folder, PEAK) as report:
+            done = carry_out(one, report=report)
+        check_rows(events(tmp_path / "events" / (folder if name == "run" else name)), one, done)
 
 
 @pytest.mark.parametrize("kept_at, killed_at", [(3, 4), (6, 12)])
@@ -80,7 +97,7 @@ def test_tensorboard_holds_each_but_once_after_a_kill(tmp_path, kept_at, killed_
     def go_on(stop=lambda: False, killed=lambda: False):
         one = small()
         checkpoints = Checkpoints(tmp_path / "checkpoints", one)
-        with closing(checkpoints), tracking(wanted, "run", {}, tmp_path, PEAK) as track:
+        with closing(checkpoints), tracking(wanted, "run", {}, tmp_path / "out" / "run", PEAK) as track:
 
             def report(progress):
                 track(progress)
@@ -98,7 +115,7 @@ def test_tensorboard_holds_each_but_once_after_a_kill(tmp_path, kept_at, killed_
     with pytest.raises(KeyboardInterrupt):
         go_on(killed=after(killed_at - kept_at))
     one, done = go_on()
-    check_rows(events(tmp_path / "events" / "run"), one, done)
+    check_rows(events(tmp_path / "events" / "out" / "run"), one, done)
 
 
 def wandb_rows(path):
@@ -126,7 +143,7 @@ def test_wandb_holds_every_visit_and_evaluation_offline(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     one = small()
     done = tracked(Wanted(wandb="project"), tmp_path, one)
-    [path] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    [path] = tmp_path.glob("out/run/wandb/offline-run-*/*.wandb")
     end = time.monotonic() + 60  # another process writes it
     while not wandb_rows(path) and time.monotonic() < end:
         time.sleep(0.1)

@@ -1,6 +1,9 @@
 """Training at scale: the same spine as the toy's, through waves, checkpoints, stops and kills."""
 
+import json
+import warnings
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +14,11 @@ import pytest
 from lm.checkpoint import Checkpoints
 from lm.config import TWIN
 from lm.loop import NotFinite, Stopped, carry_out
+from lm.maker import maker_of
 from lm.train import Training
 from lm.waves import plan_waves
-from toybench.config import Budget, Cluster, ConfigError, InnerAdamW, Run
+from tests.corpora import refused
+from toybench.config import Budget, Cluster, ConfigError, ConfigWarning, InnerAdamW, Run
 from toybench.engine import replay, seed_keys
 from toybench.inner import make_inner
 from toybench.outer import METHODS, make_outer
@@ -161,6 +166,114 @@ def test_a_finished_run_resumes_to_its_end(tmp_path):
     checkpoints.close()
     np.testing.assert_array_equal(again.state.server.params["table"], whole.state.server.params["table"])
     np.testing.assert_array_equal(again.curves.metrics["loss"], whole.curves.metrics["loss"])
+
+
+def test_seconds_are_of_all_processes_that_trained(tmp_path, monkeypatch):
+    """A clock that goes a second with every arrival."""
+    arrivals = len((one := training()).timeline.time)
+    at = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("lm.loop.time", SimpleNamespace(monotonic=lambda: at.seconds))
+    checkpoints = Checkpoints(tmp_path, one)
+
+    def go_on(until=arrivals):
+        left = iter(range(until))
+
+        def stop():
+            at.seconds += 1.0
+            return next(left, None) is None
+
+        at.seconds += 1000.0  # between processes
+        return carry_out(one, checkpoints, resume=True, stop=stop)
+
+    with pytest.raises(Stopped):
+        go_on(3)
+    assert checkpoints.latest().seconds == 4.0
+    assert go_on().seconds == arrivals
+    assert go_on().seconds == arrivals  # which was at its end
+    checkpoints.close()
+    [meta] = tmp_path.glob(f"{arrivals}/meta/metadata")
+    meta.write_text(json.dumps({k: v for k, v in json.loads(meta.read_text()).items() if k != "seconds"}))
+    checkpoints = Checkpoints(tmp_path, one)
+    assert go_on().seconds == 0.0  # as of a version that did not note it
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_other_code_is_gone_on_with_and_told_of(tmp_path, monkeypatch):
+    one = training()
+
+    def last(**changes):
+        monkeypatch.setattr("lm.checkpoint.maker_of", lambda training: made | changes)
+        checkpoints = Checkpoints(tmp_path, one)
+        try:
+            return checkpoints.latest()
+        finally:
+            checkpoints.close()
+
+    made = maker_of(one)
+    checkpoints = Checkpoints(tmp_path, one)
+    carry_out(one, checkpoints)
+    checkpoints.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert last() is not None
+    told = f"by jax {made['jax']}, not 0.1, lm {made['lm']}, not x: it goes on, but not bit for bit$"
+    with pytest.warns(ConfigWarning, match=told) as warned:
+        assert last(lm="x", jax="0.1") is not None
+    assert len(warned) == 1
+    [meta] = tmp_path.glob("*/meta/metadata")
+    meta.write_text(json.dumps({k: v for k, v in json.loads(meta.read_text()).items() if k != "maker"}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert last(lm="x") is not None  # one that does not say
+
+
+def change_meta(folder, arrivals, meta):
+    (folder / str(arrivals) / "meta" / "metadata").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda meta: [],
+        lambda meta: "x",
+        lambda meta: None,
+        lambda meta: meta | {"run": "x"},
+        lambda meta: meta | {"run": meta["run"] | {"task": "x"}},
+        lambda meta: {k: v for k, v in meta.items() if k != "points"},
+        lambda meta: meta | {"points": []},
+        lambda meta: meta | {"points": [point[:3] for point in meta["points"]]},
+        lambda meta: meta | {"points": [[*point[:3], {}] for point in meta["points"]]},
+        lambda meta: meta | {"points": [[*point[:3], "x"] for point in meta["points"]]},
+        lambda meta: meta | {"points": [["x", *point[1:]] for point in meta["points"]]},
+        lambda meta: meta | {"seed": None},
+        lambda meta: meta | {"seconds": "x"},
+        lambda meta: {k: v for k, v in meta.items() if k != "which"},
+        lambda meta: meta | {"which": []},
+        lambda meta: meta | {"which": [0] * 7},
+        lambda meta: meta | {"which": [5] * 3},
+    ],
+)
+def test_a_checkpoint_that_says_nonsense_is_one_line_that_names_the_one_before(damaged, damage):
+    one, folder, (first, last), meta = damaged
+    change_meta(folder, first, meta)
+    change_meta(folder, last, damage(meta))
+    checkpoints = Checkpoints(folder, one)
+    good = f"; the last good one is {first}: once {str(folder / str(last))!r} is removed, --resume goes on from it"
+    refused(checkpoints.latest, f"resume: checkpoint {last} in {str(folder)!r}: ", good)
+    change_meta(folder, first, damage(meta))
+    refused(checkpoints.latest, "; there is no good one before it")
+    checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A run with two checkpoints, and what the last says."""
+    one, folder = training(), tmp_path_factory.mktemp("damaged")
+    checkpoints = Checkpoints(folder, one)
+    carry_out(one, checkpoints, every=0.0)
+    checkpoints.close()
+    kept = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    return one, folder, kept, json.loads((folder / str(kept[-1]) / "meta" / "metadata").read_text())
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ def checkpoint(bench: Bench, campaign: Campaign, model: LanguageModel, plan: Map
     import jax
 
     from lm.assemble import assemble, corpus_of, placed
-    from lm.checkpoint import digest
     from lm.loop import carry_out
+    from lm.maker import digest
     from lm.task import LanguageTask
 
     name = campaign.starts or bench.part

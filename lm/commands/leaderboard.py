@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     check(stored, who)
     corpus = corpus_of(base)
     start, init = (
-        (None, None) if arguments.init is None else read_start(Path(arguments.init), LanguageTask(base.task, corpus))
+        (None, None) if arguments.init is None else read_start(arguments.init, LanguageTask(base.task, corpus))
     )
     out, began = writable_folder(arguments.out), time.perf_counter()
     told = {"preset": Path(arguments.file).stem, "model": model_of(base, corpus), **note}
@@ -133,7 +133,7 @@ def base_of(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
 def model_of(run: Run, corpus: Corpus) -> dict[str, Any]:
     """The model's settings, its data by what they are instead of where they lie."""
     tables = dump_run(run, CHOICES)
-    said = {"sha256": corpus.identity, "train_tokens": corpus.meta["train"]["tokens"]}
+    said = {"sha256": corpus.meta["train"]["sha256"][:16], "train_tokens": corpus.meta["train"]["tokens"]}
     return tables["task"] | {"data": said, "inner": tables["inner"], "budget": tables["budget"]}
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from toybench.transports.drive import Engine
 
 
+WORKERS = True  # --finetune without a number: as many as there are workers
+
+
 def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.usage = f"{parser.prog} [RUN.toml] [--SECTION.FIELD VALUE ...] [--resume] [--json] ..."
     text = "a run, from `promote` or by hand; without it and without settings: DN + DyLU against sync DiLoCo, small"
     parser.add_argument("file", nargs="?", metavar="RUN.toml", help=text)
     text = "no cluster but plain training with N times the batch, the paper's baseline (N: the workers, if left out)"
-    parser.add_argument("--finetune", nargs="?", type=int, const=0, metavar="N", help=text)
+    parser.add_argument("--finetune", nargs="?", type=int, const=WORKERS, metavar="N", help=text)
     add_training(parser, preset, "results/lm")
 
 
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         return train_all(default_arms(), {}, arguments)
     base, note = chosen(arguments)
     if arguments.finetune is not None:
-        base = finetuning(base, arguments.finetune or base.cluster.workers)
+        base = finetuning(base, base.cluster.workers if arguments.finetune is WORKERS else arguments.finetune)
     return train_all({"run": base}, note, arguments)
 
 
@@ -106,7 +109,8 @@ def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Na
     wanted.check()
     for one in runs.values():
         placed_as(one, arguments)
-    out, found = writable_folder(arguments.out), {}
+    out = writable_folder(arguments.out)
+    found: dict[str, Made] = {}
     for name in runs:
         if not arguments.resume and any((out / name / CHECKPOINTS).glob("*")):
             said = f"{str(out / name)!r} holds checkpoints of an earlier run"
@@ -154,6 +158,13 @@ def placed_as(run: Run, arguments: argparse.Namespace) -> Placement:
     return placed(run, arguments.lanes, arguments.mesh, arguments.snapshots, arguments.snapshot_dtype)
 
 
+class Made(NamedTuple):
+    """What came of a run."""
+
+    curves: Curves
+    record: dict[str, Any]  # as its folder has it
+
+
 def train(
     name: str,
     run: Run,
@@ -162,13 +173,14 @@ def train(
     wanted: Wanted,
     arguments: argparse.Namespace,
     stop: Callable[[], bool],
-) -> Curves:
+) -> Made:
     """One run to its end, with its record in the store and in its folder."""
     from lm.assemble import assemble, corpus_of
     from lm.checkpoint import Checkpoints
     from lm.display import display
     from lm.lock import alone
-    from lm.loop import carry_out, maker_of
+    from lm.loop import carry_out
+    from lm.maker import maker_of
     from lm.pace import peak_of
     from lm.runs import keep_data
     from lm.start import read_start
@@ -180,7 +192,7 @@ def train(
 
     corpus = corpus_of(run)
     task = LanguageTask(run.task, corpus)
-    start, init = (None, None) if arguments.init is None else read_start(Path(arguments.init), task)
+    start, init = (None, None) if arguments.init is None else read_start(arguments.init, task)
     training = assemble(corpus, run, seed, arguments.lanes, start, placed_as(run, arguments))
     folder = writable_folder(Path(arguments.out) / name)
     Store(arguments.store).close()  # one that cannot be written is told of now
@@ -203,8 +215,9 @@ def train(
         )
     with Store(arguments.store) as store:
         store.add([done.curves], maker_of(training), seconds=done.seconds, commit=commit())
-    write_json(folder / "run.json", document(done.curves, done.seconds, {"promoted": note, "init": init}))
-    return done.curves
+    record = document(done.curves, done.seconds, {"promoted": note, "init": init})
+    write_json(folder / "run.json", record)
+    return Made(done.curves, record)
 
 
 def document(curves: Curves, seconds: float, notes: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +231,7 @@ def document(curves: Curves, seconds: float, notes: dict[str, Any]) -> dict[str,
     return found | {name: told for name, told in notes.items() if told} | {"provenance": provenance()}
 
 
-def say(found: dict[str, Curves], out: Path, as_json: bool) -> int:
+def say(found: dict[str, Made], out: Path, as_json: bool) -> int:
     """What came of the runs, and a figure of them."""
     from toybench.plots.curves import draw, numbers
     from toybench.plots.style import SIZES as WIDTHS
@@ -227,12 +240,11 @@ def say(found: dict[str, Curves], out: Path, as_json: bool) -> int:
 
     path = out / "lm.png"
     with styled(WIDTHS["screen"]):
-        write_whole(path, rendered(draw(numbers([*found.values()]), WIDTHS["screen"]), path))
+        write_whole(path, rendered(draw(numbers([made.curves for made in found.values()]), WIDTHS["screen"]), path))
     if as_json:
-        rows = {name: document(curves, 0.0, {}) for name, curves in found.items()}
-        print_json(rows)
+        print_json({name: made.record for name, made in found.items()})
         return 0
-    for name, curves in found.items():
+    for name, (curves, _) in found.items():
         loss, perplexity = curves.metrics["loss"][0], curves.metrics["perplexity"][0]
         said = f"held-out loss {loss[0]:.4f} → {loss[-1]:.4f} (perplexity {perplexity[-1]:.2f})"
         print(

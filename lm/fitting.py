@@ -144,8 +144,11 @@ def _footprint(plan: Plan, machine: Machine) -> Footprint:
 def _lacking(plan: Plan, found: Footprint, machine: Machine) -> tuple[float, str, int] | None:
     """What is needed, of what, and how much of it there is; None if all fits."""
     if machine.backend == "cpu":  # one memory for all
-        together = found.device + found.host + (plan.placement.devices - 1) * found.lanes
+        together = found.device + found.host + found.checkpoint_on_host + (plan.placement.devices - 1) * found.lanes
         needs = [(together, machine.name, machine.host)]
     else:
-        needs = [(found.device, machine.name, machine.device), (found.host, "its host", machine.host)]
+        needs = [
+            (found.device, machine.name, machine.device),
+            (found.host + found.checkpoint_on_host, "its host", machine.host),
+        ]
     return next(((needed, name, there) for needed, name, there in needs if there and needed > there), None)

@@ -254,6 +254,23 @@ def test_what_is_said_to_fit_does_and_is_no_smaller_than_it_must_be(model, there
                 assert fits(plan._replace(lanes=int(n))) and not fits(plan._replace(lanes=int(n) + 1))
 
 
+def test_a_shorter_sequence_is_thought_of():
+    plan = plan_of(1, batch=1, sequence=2**20)
+    with pytest.raises(ConfigError, match=r"what would fit: .*--task\.sequence (\d+)") as refused:
+        check_fits(plan, SMALL)
+    length = int(str(refused.value).partition("--task.sequence ")[2].split()[0])
+    check_fits(plan_of(1, batch=1, sequence=length), SMALL)
+    with pytest.raises(ConfigError):
+        check_fits(plan_of(1, batch=1, sequence=2 * length), SMALL)
+
+
+@pytest.mark.parametrize("lanes", [0, -1, 5, 1_000_000])
+def test_lanes_beyond_the_workers_are_refused_before_anything_is_counted(lanes, monkeypatch):
+    monkeypatch.setattr("lm.fitting.footprint", lambda *_: pytest.fail("it was counted"))
+    with pytest.raises(ConfigError, match=f"^lanes: must be from 1 to 4, the run's workers, got {lanes}$"):
+        check_fits(plan_of(lanes), SMALL)
+
+
 def test_lanes_stay_a_multiple_of_the_mesh():
     plan = plan_of(8, Placement(workers=2))
     said = what_fits(plan, lambda other: other.lanes <= 5, SMALL)

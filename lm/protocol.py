@@ -20,9 +20,9 @@ VISITS = 100_000  # at most: a timeline of them takes seconds
 def pretraining(run: Run, steps: int) -> Run:
     """So many steps of the run's inner optimizer with a cosine of their own, on its fastest worker and all data.
 
-    A visit only cuts the training: it has the most steps that divide `steps`, but no more than the run's H. If those are
-    so few that there are more than `CUTS` visits, a visit has H, and the steps are rounded down to a multiple of it,
-    which is warned of.
+    A visit only cuts the training: it has the most steps that divide `steps`, but no more than the run's H. If those
+    are so few that there are more than `CUTS` visits, a visit has H, and the steps are rounded down to a multiple of
+    it, which is warned of.
 
     Raises:
         ConfigError: fewer than a step, or more than can be.

@@ -117,7 +117,11 @@ def test_the_command_writes_what_compare_reads(tmp_path, capsys, monkeypatch):
         (["--cluster.barrier", "true"], "cluster.barrier"),
         (["--seeds", "1000", "1001"], "no tuning seeds"),
         (["--init", "nowhere"], "holds no checkpoints"),
-        (["--start", "0"], "lanes, start"),
+        (["--start", "0"], "start: must be > 0 and <= 3.4e+38, got 0.0"),
+        (["--start", "inf"], "start: must be > 0 and <= 3.4e+38, got inf"),
+        (["--start", "nan"], "start: must be > 0 and <= 3.4e+38, got nan"),
+        (["--lanes", "0"], "lanes: must be from 1 to 4, the run's workers, got 0"),
+        (["--lanes", "5"], "lanes: must be from 1 to 4, the run's workers, got 5"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, words, said):
@@ -127,7 +131,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, said):
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]
+    assert [one.name for one in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path, capsys):

@@ -103,7 +103,12 @@ def test_the_toys_store_keeps_a_language_model_that_it_does_not_know():
         (["train", "{toy}"], "task.kind: unknown 'gaussians'"),
         (["train", "--outer.period", "3", "--outer.method", "sgd"], "outer.period: sgd has no such setting"),
         (["train", "--task.head-size", "3"], "head_size: must be even"),
-        (["train", "--lanes", "0"], "lanes"),
+        (["train", "--lanes", "0"], "lanes: must be >= 1 and < 2147483648, got 0"),
+        (["train", "--lanes", "1000000"], "lanes: must be from 1 to 4, the run's workers, got 1000000"),
+        (["train", "--keep", "0"], "keep: must be >= 1 and < 2147483648, got 0"),
+        (["train", "--every", "nan"], "every: must be >= 0, got nan"),
+        (["train", "--every", "-1"], "every: must be >= 0, got -1.0"),
+        (["train", "--seed", "-1"], "seed: expected a whole number from 0 to 2^31 - 1, got -1"),
     ],
 )
 def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch, capsys):

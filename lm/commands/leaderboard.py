@@ -141,7 +141,11 @@ def model_of(run: Run, corpus: Corpus) -> dict[str, Any]:
 
 
 def cluster_name(base: Run) -> str:
-    """What `toybench leaderboard` calls the cluster; 'run' if it is none of its own."""
+    """What `toybench leaderboard` calls the cluster; 'run' if it is none of its own.
+
+    Only the workers' speeds and the partition of the data are compared: names pair a board with one of the toy. Grace,
+    local steps and whatever else a cluster has may differ: of them only the run file tells, which the board names.
+    """
     partition = {"iid": "iid", "domain": "clusters"}[base.task.partition]
     for name, (_, changes) in CLUSTERS.items():
         same = list(base.cluster.sec_per_step) == changes["cluster.sec_per_step"]

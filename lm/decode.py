@@ -16,7 +16,8 @@ from lm import model
 from lm.config import LanguageModel
 from lm.tokens import Tokenizer
 from lm.trained import Trained
-from toybench.config import LARGEST_FLOAT, ConfigError, ConfigWarning, check_seeds
+from toybench.arguments import check_seed
+from toybench.config import LARGEST, LARGEST_FLOAT, ConfigError, ConfigWarning
 from toybench.runtime import memory
 
 BLOCK = 128  # lengths are rounded up to multiples of it, so that most prompts share a compiled program
@@ -39,11 +40,11 @@ class Sampling:
     def __post_init__(self):
         for name in ("tokens", "count", "top_k"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value < 2**31:
-                raise ConfigError(name, f"must be 1 or more, got {value}")
+            if value is not None and not 1 <= value < LARGEST:
+                raise ConfigError(name, f"must be >= 1 and < {LARGEST}, got {value}")
         if not 0 <= self.temperature <= LARGEST_FLOAT:
             raise ConfigError("temperature", f"must be >= 0 and <= {LARGEST_FLOAT}, got {self.temperature}")
-        check_seeds([self.seed])
+        check_seed(self.seed)
 
 
 class Sample(NamedTuple):

@@ -49,8 +49,12 @@ def check_fits(plan: Plan, machine: Machine) -> None:
     """Refuse what cannot fit.
 
     Raises:
-        ConfigError: the run takes more than a device, or the host, has; with what would fit.
+        ConfigError: more lanes than workers, which have a visit each in flight; or the run takes more than a device,
+            or the host, has; with what would fit.
     """
+    most = plan.run.cluster.workers
+    if not 1 <= plan.lanes <= most:
+        raise ConfigError("lanes", f"must be from 1 to {most}, the run's workers, got {plan.lanes}")
 
     def fits(other: Plan) -> bool:
         return _lacking(other, _footprint(other, machine), machine) is None
@@ -116,6 +120,12 @@ def _smaller_batch(plan: Plan, machine: Machine) -> list[Option]:
     return [(f"--task.batch {n}", _with_model(plan, batch=n)) for n in halves if n % plan.placement.data == 0]
 
 
+def _shorter_sequence(plan: Plan, machine: Machine) -> list[Option]:
+    model: LanguageModel = plan.run.task
+    halves = [model.sequence >> i for i in range(1, model.sequence.bit_length() - 1)]  # two tokens at least
+    return [(f"--task.sequence {n}", _with_model(plan, sequence=n)) for n in halves]
+
+
 def _smaller_size(plan: Plan, machine: Machine) -> list[Option]:
     model: LanguageModel = plan.run.task
     smaller = {
@@ -130,7 +140,8 @@ def _smaller_size(plan: Plan, machine: Machine) -> list[Option]:
     ]
 
 
-KINDS = (_fewer_lanes, _on_host, _recomputed, _rounded, _smaller_batch, _smaller_size)  # numbers change from the 4th on
+# Numbers change from the 4th on.
+KINDS = (_fewer_lanes, _on_host, _recomputed, _rounded, _smaller_batch, _shorter_sequence, _smaller_size)
 
 
 def _with_model(plan: Plan, **settings: int | bool) -> Plan:
@@ -144,8 +155,11 @@ def _footprint(plan: Plan, machine: Machine) -> Footprint:
 def _lacking(plan: Plan, found: Footprint, machine: Machine) -> tuple[float, str, int] | None:
     """What is needed, of what, and how much of it there is; None if all fits."""
     if machine.backend == "cpu":  # one memory for all
-        together = found.device + found.host + (plan.placement.devices - 1) * found.lanes
+        together = found.device + found.host + found.checkpoint_on_host + (plan.placement.devices - 1) * found.lanes
         needs = [(together, machine.name, machine.host)]
     else:
-        needs = [(found.device, machine.name, machine.device), (found.host, "its host", machine.host)]
+        needs = [
+            (found.device, machine.name, machine.device),
+            (found.host + found.checkpoint_on_host, "its host", machine.host),
+        ]
     return next(((needed, name, there) for needed, name, there in needs if there and needed > there), None)

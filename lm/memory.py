@@ -1,7 +1,9 @@
 """How much memory a run takes, from its settings alone: for `promote`, and to refuse what does not fit.
 
-Parameters, states and results are counted; activations are a bound, fitted to what XLA plans on a CPU for models of 0.1
-to 21 million parameters, where it is 1 to 2 times that (a test holds it). jax is asked only for the shapes of states.
+Parameters, states and results are counted. Activations are an estimate, fitted to what XLA plans on a CPU for models of
+0.1 to 60 million parameters: measured 0.99 (60m, batch 1) to 1.73 (one head of 512) times that. A checkpoint is counted
+as so many copies of what it holds, as measured. What jax, XLA and Python take themselves is not counted. jax is asked
+only for the shapes of states.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from toybench.config import Inner, Outer, Run
 
 SCORES = 2.0  # float32 copies of a layer's attention scores that are kept for the backward pass
 LOGITS_KEPT = 2.5  # float32 copies of the logits
+CHECKPOINT = 1.5  # copies of what a checkpoint holds, in the host's memory while it is written; measured 1.45
 SCANNED = 1.25  # what is kept of a layer in a scan, over what is kept of one that is unrolled
 
 
@@ -30,6 +33,7 @@ class Footprint(NamedTuple):
     work: float  # a wave of visits, or the server's step: gradients, results, new states
     activations: float  # of the wave, with logits
     host: float  # of snapshots, inner states and waiting visits, where they are kept there
+    checkpoint_on_host: float  # while the server, the snapshots and the inner states are written
 
     @property
     def device(self) -> float:
@@ -65,17 +69,19 @@ def footprint(run: Run, lanes: int = 1, placement: Placement = DEFAULT, backend:
     waiting = 0 if lanes == 1 else -(-max(workers - lanes, 0) // placement.workers)
     snapshots = workers * size * (0.5 if rounded else 1.0)
     states = size * (workers * inner + waiting * (1 + inner))
+    server = size * (2 + outer)
     visit = visit_work(model, inner, each, stacked=lanes > 1 or placement.devices > 1)
     visit += each * size * ((on_host or rounded) + on_host * inner)  # brought to the device, or widened
     visit += each * run.cluster.local_steps * batch * (model.sequence + 1) * 4.0  # tokens
     activations = max(each * visit_activations(model, batch, backend), evaluation(model, backend))
     return Footprint(
-        server=size * (2 + outer),
+        server=server,
         snapshots=0.0 if on_host else snapshots,
         inner_states=0.0 if on_host else states,
         work=max(step_work(model, outer), visit),
         activations=activations,
         host=snapshots + states if on_host else 0.0,
+        checkpoint_on_host=CHECKPOINT * (server + snapshots + size * workers * inner),
     )
 
 

@@ -14,7 +14,6 @@ from toybench.config import ConfigError, Run
 from toybench.loading import dump_run, load_run, nearest, read_toml
 
 KEPT = ("cluster", "outer")
-REPLACED = ("task", "inner", "budget")
 
 
 class Accelerator(NamedTuple):

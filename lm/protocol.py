@@ -6,24 +6,39 @@ No jax here.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
-from toybench.config import Cluster, ConfigError, Run
+from toybench.config import LARGEST, Cluster, ConfigError, ConfigWarning, Run
 from toybench.outer import METHODS
+
+CUTS = 10_000  # visits, beyond which steps are rounded down to whole ones of the run's H
+VISITS = 100_000  # at most: a timeline of them takes seconds
 
 
 def pretraining(run: Run, steps: int) -> Run:
     """So many steps of the run's inner optimizer with a cosine of their own, on its fastest worker and all data.
 
-    A visit only cuts the training: it has the most steps that divide `steps`, but no more than the run's H.
+    A visit only cuts the training: it has the most steps that divide `steps`, but no more than the run's H. If those
+    are so few that there are more than `CUTS` visits, a visit has H, and the steps are rounded down to a multiple of
+    it, which is warned of.
 
     Raises:
         ConfigError: fewer than a step, or more than can be.
     """
-    if steps < 1:
-        raise ConfigError("steps", f"must be >= 1, got {steps}")
-    visit = next(n for n in range(min(run.cluster.local_steps, steps), 0, -1) if steps % n == 0)
+    most = run.cluster.local_steps
+    if not 1 <= steps < LARGEST:
+        raise ConfigError("steps", f"must be >= 1 and < {LARGEST}, got {steps}")
+    if -(-steps // most) > VISITS:
+        said = f"must be <= {VISITS * most}, {VISITS} visits of cluster.local_steps {most}, got {steps}"
+        raise ConfigError("steps", said)
+    visit = next(n for n in range(min(most, steps), 0, -1) if steps % n == 0)
+    if steps // visit > CUTS and visit < most:
+        visit, asked = most, steps
+        steps -= steps % visit
+        said = f"steps: {asked} are no whole visits of cluster.local_steps {visit}: {steps} are trained"
+        warnings.warn(said, ConfigWarning, stacklevel=2)
     budget = replace(run.budget, rounds=steps // visit)
     return replace(_plain(run, min(run.cluster.sec_per_step), visit), budget=budget)
 

@@ -11,6 +11,7 @@ pytest.importorskip("flax")
 from lm import contest as room
 from lm.checkpoint import Checkpoints
 from lm.cli import main
+from lm.commands.leaderboard import cluster_name
 from lm.config import CHOICES, TWIN
 from lm.contest import Contest
 from lm.data import Corpus
@@ -20,6 +21,7 @@ from lm.prepare import prepare
 from lm.sources import find_sources
 from lm.tokens import Bytes
 from tests.corpora import refused
+from toybench.clusters import sec_per_step
 from toybench.config import Budget, Cluster, InnerAdamW, Run
 from toybench.loading import overlay
 from toybench.outer import METHODS
@@ -159,6 +161,47 @@ def test_the_command_writes_what_compare_reads(tmp_path, capsys, monkeypatch):
     assert set(sides(read_contest(str(tmp_path / "out" / "leaderboard.json")), "lm")) == {"very-4"}
 
 
+def test_what_is_asked_for_reaches_the_contest_and_the_record(tmp_path, capsys, monkeypatch):
+    (tmp_path / "run.toml").write_text(SMALL)
+    made, saved, start = [], [], {"table": np.ones(3)}
+
+    def read(folder, task):
+        assert folder == tmp_path / "before"
+        return start, {"parameters": "0123abcd"}
+
+    monkeypatch.setattr("lm.start.read_start", read)
+    monkeypatch.setattr("lm.contest.Contest", lambda store, folder, lanes, start: made.append((lanes, start)))
+    monkeypatch.setattr("toybench.leaderboard.board", lambda *_: [{"clusters": {}}])
+    monkeypatch.setattr("toybench.leaderboard.save", lambda document, out: saved.append((document, out)))
+    words = ["leaderboard", str(tmp_path / "run.toml"), "sgd", "--json", "--out", str(tmp_path / "out")]
+    words += ["--store", str(tmp_path / "runs.sqlite")]
+    assert main([*words, "--lanes", "2", "--init", str(tmp_path / "before")]) == 0
+    assert json.loads(capsys.readouterr().out)["init"] == "0123abcd"
+    assert main(words) == 0
+    assert "init" not in json.loads(capsys.readouterr().out)
+    assert made == [(2, start), (1, None)]
+    assert [(document.get("init"), out) for document, out in saved] == [
+        ("0123abcd", tmp_path / "out"),
+        (None, tmp_path / "out"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "partition", "name"),
+    [
+        ({}, "iid", "very-4"),
+        ({}, "domain", "very-4-noniid"),
+        ({"grace": 2.0, "local_steps": 7}, "iid", "very-4"),  # which the docstring says
+        ({"sec_per_step": (1.0, 2.0)}, "iid", "run"),
+        ({"sec_per_step": tuple(sec_per_step(4, "none"))}, "iid", "none-4"),
+        ({"sec_per_step": tuple(sec_per_step(4, "none"))}, "domain", "run"),
+    ],
+)
+def test_a_cluster_is_named_by_its_speeds_and_its_partition(cluster, partition, name):
+    very = replace(RUN.cluster, **({"sec_per_step": tuple(sec_per_step(4, "very"))} | cluster))
+    assert cluster_name(replace(RUN, cluster=very, task=replace(TWIN, partition=partition))) == name
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -167,7 +210,11 @@ def test_the_command_writes_what_compare_reads(tmp_path, capsys, monkeypatch):
         (["--cluster.barrier", "true"], "cluster.barrier"),
         (["--seeds", "1000", "1001"], "no tuning seeds"),
         (["--init", "nowhere"], "holds no checkpoints"),
-        (["--start", "0"], "lanes, start"),
+        (["--start", "0"], "start: must be > 0 and <= 3.4e+38, got 0.0"),
+        (["--start", "inf"], "start: must be > 0 and <= 3.4e+38, got inf"),
+        (["--start", "nan"], "start: must be > 0 and <= 3.4e+38, got nan"),
+        (["--lanes", "0"], "lanes: must be from 1 to 4, the run's workers, got 0"),
+        (["--lanes", "5"], "lanes: must be from 1 to 4, the run's workers, got 5"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, words, said):
@@ -177,7 +224,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, said):
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
-    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]
+    assert [one.name for one in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a run takes, from its settings: against what is really there, and what XLA plans; and what is said in time."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,13 @@ from test_lm_train import BUDGET, CLUSTER, Walks
 
 from lm.cli import main
 from lm.config import SIZES, TWIN
-from lm.fitting import Machine, Plan, check_fits, what_fits
+from lm.fitting import Machine, Plan, check_fits, this_machine, what_fits
 from lm.memory import footprint, inner_copies, outer_copies, step_work, visit_activations, visit_work
 from lm.placement import DEFAULT, Placement
 from lm.promote import ACCELERATORS, estimate, promote
 from lm.task import LanguageTask
 from lm.train import Training
-from toybench.config import ConfigError, InnerAdamW, InnerSGD, Run
+from toybench.config import Cluster, ConfigError, InnerAdamW, InnerSGD, Run
 from toybench.outer import METHODS
 from toybench.presets import load_preset
 
@@ -60,6 +61,104 @@ def test_what_is_kept_on_the_host_or_rounded_is_counted_there():
     state = training_of(run, 1, Placement(snapshots="host", dtype="bfloat16")).begin()
     kept = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves((state.pulled, state.inner_states))}
     assert sum(kept.values()) <= on_host.host * 1.01  # at first all share a snapshot
+
+
+# Counted by hand
+
+# 11·16 embedding, two layers of 4·16·16 attention, 2·4·16·16 perceptron and 2·16 norms, 16 at last: 6,400 parameters.
+HAND = replace(TWIN, vocabulary=11, layers=2, width=16, heads=2, head_size=8, sequence=16, batch=4)
+COPY = 4 * 6400.0
+# Floats of a layer and token: 6·16 + 6·16 + 4·4·16 = 448, twice 2·16 of scores; so 2,048 bytes, of two layers and one
+# more on 4·16 tokens; and 2.5 of the logits.
+ACTIVE = 3 * 2048 * 64 + 2.5 * 4 * 64 * 11
+WORKERS = Cluster(sec_per_step=(1.0, 1.0, 2.0, 2.0, 3.0), local_steps=6)
+WHOLE = {"server": 3, "snapshots": 5, "inner_states": 10, "work": 7, "host": 0, "checkpoint_on_host": 27}  # in copies
+
+
+@pytest.mark.parametrize(
+    "lanes, placement, model, backend, copies, tokens, activations",
+    [
+        # Nesterov's server: parameters, momentum, a group's sum. Its step: four, and a new state of three.
+        (1, {}, {}, "gpu", {}, 0, ACTIVE),
+        # A lane: two states of three copies; of five workers' visits three wait, with three copies each.
+        (2, {}, {}, "gpu", {"inner_states": 10 + 9, "work": 12}, 2, 2 * ACTIVE),
+        # Two lanes a device on half a batch; one visit waits.
+        (4, {"workers": 2, "data": 2}, {}, "gpu", {"inner_states": 10 + 3, "work": 12}, 1, ACTIVE),
+        # A quarter of a batch takes less than an evaluation, which is of a whole one but of one layer.
+        (1, {"data": 4}, {}, "gpu", {}, 0, 2048 * 64 + 2.5 * 4 * 64 * 11),
+        # Each lane brings a snapshot and two of states to the device.
+        (
+            2,
+            {"snapshots": "host"},
+            {},
+            "gpu",
+            {"snapshots": 0, "inner_states": 0, "host": 5 + 10 + 9, "work": 12 + 2 * 3},
+            2,
+            2 * ACTIVE,
+        ),
+        # Each lane widens a snapshot.
+        (
+            2,
+            {"dtype": "bfloat16"},
+            {},
+            "gpu",
+            {"snapshots": 2.5, "inner_states": 10 + 9, "work": 12 + 2, "checkpoint_on_host": 23.25},
+            2,
+            2 * ACTIVE,
+        ),
+        # Half of 448 floats, no scores, and the weights once more in bfloat16; a CPU computes in float32.
+        (1, {}, {"compute": "bfloat16"}, "gpu", {}, 0, 3 * 896 * 64 + 2.5 * 4 * 64 * 11 + COPY / 2),
+        (1, {}, {"compute": "bfloat16"}, "cpu", {}, 0, ACTIVE),
+    ],
+)
+def test_bytes_are_those_counted_by_hand(lanes, placement, model, backend, copies, tokens, activations):
+    run = run_of(replace(HAND, **model), "nesterov", InnerAdamW(), WORKERS)
+    found = footprint(run, lanes, Placement(**placement), backend)._asdict()
+    wanted = {name: COPY * times for name, times in (WHOLE | copies).items()}
+    wanted["work"] += tokens * 6 * 4 * 17 * 4.0  # visits of six steps, four sequences and 16 tokens with one more
+    assert found == wanted | {"activations": activations}
+
+
+def least(machine, plan):
+    """The bytes, to a part in a million, that a machine must have for a plan."""
+    low, high = 1.0, 1e12
+    while high / low > 1 + 1e-6:
+        middle = (low * high) ** 0.5
+        try:
+            check_fits(plan, machine(int(middle)))
+            high = middle
+        except ConfigError:
+            low = middle
+    return high
+
+
+def test_on_a_cpu_all_devices_and_a_checkpoint_share_the_memory():
+    run = run_of(HAND, "nesterov", InnerAdamW(), WORKERS)
+    plan = Plan(run, 4, Placement(workers=2, data=2))
+    lanes = 12 * COPY + 6 * 4 * 17 * 4 + ACTIVE
+    wanted = (3 + 5 + 13 + 27) * COPY + 4 * lanes
+    assert least(lambda there: Machine("cpu", "it", there, there), plan) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_on_an_accelerator_the_host_needs_room_for_a_checkpoint():
+    plan = Plan(run_of(HAND, "nesterov", InnerAdamW(), WORKERS), 1, DEFAULT)
+    there = least(lambda there: Machine("gpu", "it", None, there), plan)
+    assert there == pytest.approx(27 * COPY, rel=1e-5)
+    plan = plan._replace(placement=Placement(snapshots="host"))
+    there = least(lambda there: Machine("gpu", "it", None, there), plan)
+    assert there == pytest.approx((27 + 15) * COPY, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "platform, stats, wanted", [("gpu", {"bytes_limit": 7}, 7), ("gpu", None, None), ("cpu", None, 9)]
+)
+def test_a_machine_is_what_its_devices_and_its_host_tell(platform, stats, wanted, monkeypatch):
+    device = SimpleNamespace(platform=platform, device_kind="a device", memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr("toybench.runtime.memory", lambda: 9)
+    name = "this machine" if platform == "cpu" else "a device"
+    assert this_machine() == Machine(platform, name, wanted, 9)
 
 
 # Against what XLA plans
@@ -134,7 +233,8 @@ def test_what_is_said_to_fit_does_and_is_no_smaller_than_it_must_be(model, there
 
     def fits(plan):
         found = footprint(plan.run, plan.lanes, plan.placement, backend)
-        tried.append((plan, ok := found.device + (found.host if backend == "cpu" else 0) <= there))
+        also = found.host + found.checkpoint_on_host if backend == "cpu" else 0
+        tried.append((plan, ok := found.device + also <= there))
         return ok
 
     plan = plan_of(**model)
@@ -152,6 +252,23 @@ def test_what_is_said_to_fit_does_and_is_no_smaller_than_it_must_be(model, there
         match option.split():
             case ["--lanes", n]:
                 assert fits(plan._replace(lanes=int(n))) and not fits(plan._replace(lanes=int(n) + 1))
+
+
+def test_a_shorter_sequence_is_thought_of():
+    plan = plan_of(1, batch=1, sequence=2**20)
+    with pytest.raises(ConfigError, match=r"what would fit: .*--task\.sequence (\d+)") as refused:
+        check_fits(plan, SMALL)
+    length = int(str(refused.value).partition("--task.sequence ")[2].split()[0])
+    check_fits(plan_of(1, batch=1, sequence=length), SMALL)
+    with pytest.raises(ConfigError):
+        check_fits(plan_of(1, batch=1, sequence=2 * length), SMALL)
+
+
+@pytest.mark.parametrize("lanes", [0, -1, 5, 1_000_000])
+def test_lanes_beyond_the_workers_are_refused_before_anything_is_counted(lanes, monkeypatch):
+    monkeypatch.setattr("lm.fitting.footprint", lambda *_: pytest.fail("it was counted"))
+    with pytest.raises(ConfigError, match=f"^lanes: must be from 1 to 4, the run's workers, got {lanes}$"):
+        check_fits(plan_of(lanes), SMALL)
 
 
 def test_lanes_stay_a_multiple_of_the_mesh():

@@ -2,15 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from lm.cli import main
 from lm.config import CHOICES, SIZES, LanguageModel, default_arms, flops_per_token, parameters, parts, tokens
-from lm.promote import KEPT, REPLACED, changes, estimate, promote, read_run, write_toml
+from lm.promote import KEPT, changes, estimate, promote, read_run, write_toml
 from toybench.config import ConfigError, Foreign
+from toybench.curves import Curves
 from toybench.loading import dump_run, load_run, overlay
 from toybench.outer import METHODS
 from toybench.presets import load_preset, preset_names
+from toybench.store import Store
 
 
 def toy(method="delayed_nesterov", preset="default"):
@@ -28,7 +31,7 @@ def test_cluster_and_outer_settings_are_untouched_and_the_rest_is_the_sizes(size
     assert after.budget.evaluations == SIZES[size].evaluations
     steps = after.budget.rounds * after.cluster.local_steps
     assert SIZES[size].steps <= steps < SIZES[size].steps + after.cluster.local_steps
-    assert {change.key.partition(".")[0] for change in changes(before, after)} <= set(REPLACED)
+    assert {change.key.partition(".")[0] for change in changes(before, after)} <= {"task", "inner", "budget"}
     assert not {change.key.partition(".")[0] for change in changes(before, after)} & set(KEPT)
 
 
@@ -104,7 +107,12 @@ def test_the_toys_store_keeps_a_language_model_that_it_does_not_know():
         (["train", "{toy}"], "task.kind: unknown 'gaussians'"),
         (["train", "--outer.period", "3", "--outer.method", "sgd"], "outer.period: sgd has no such setting"),
         (["train", "--task.head-size", "3"], "head_size: must be even"),
-        (["train", "--lanes", "0"], "lanes"),
+        (["train", "--lanes", "0"], "lanes: must be >= 1 and < 2147483648, got 0"),
+        (["train", "--lanes", "1000000"], "lanes: must be from 1 to 4, the run's workers, got 1000000"),
+        (["train", "--keep", "0"], "keep: must be >= 1 and < 2147483648, got 0"),
+        (["train", "--every", "nan"], "every: must be >= 0, got nan"),
+        (["train", "--every", "-1"], "every: must be >= 0, got -1.0"),
+        (["train", "--seed", "-1"], "seed: expected a whole number from 0 to 2^31 - 1, got -1"),
     ],
 )
 def test_bad_input_is_one_line(words, said, tmp_path, monkeypatch, capsys):
@@ -128,6 +136,26 @@ def test_promote_prints_a_run_file(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "parameters: 115,072" in err
     assert "memory of one device, a visit at a time: 0.0" in err and "activations 0.0" in err
+
+
+def test_a_language_model_run_is_promoted_from_its_file_and_from_the_store(tmp_path, capsys):
+    small = promote(toy(), "tiny")
+    path, records = tmp_path / "tiny.toml", tmp_path / "runs.sqlite"
+    path.write_text(write_toml(small, "toy.toml", "tiny"))  # with its table of where it comes from
+    kept = load_run(dump_run(small, CHOICES), foreign=True)  # as the store keeps it
+    columns = np.zeros((1, 2), int), np.zeros((1, 2)), {"loss": np.ones((1, 2))}
+    with Store(records) as store:
+        store.add([Curves(kept, (0,), *columns)], {"code": "x"}, seconds=1.0, commit=None)
+        [number] = [row["run"] for row in store.list()]
+    for source in (str(path), str(number), f"00{number}"):
+        out = tmp_path / "20m.toml"
+        assert main(["promote", source, "--size", "20m", "--store", str(records), "-o", str(out)]) == 0
+        assert read_run(str(out))[0] == promote(small, "20m")
+        said = capsys.readouterr().err
+        assert "task.width: 64 → 256" in said and "task.kind" not in said
+    with pytest.raises(SystemExit):
+        main(["promote", "1000000000000000001999", "--size", "20m", "--store", str(records)])
+    assert "run: there is no run 1000000000000000001999 in " in capsys.readouterr().err
 
 
 def test_a_language_model_is_a_setting_like_others():

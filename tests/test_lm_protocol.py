@@ -17,7 +17,7 @@ from lm.maker import maker_of
 from lm.protocol import finetuning, pretraining
 from lm.train import Training
 from tests.corpora import made_of_words
-from toybench.config import Budget, Cluster, ConfigError, InnerAdamW, Run
+from toybench.config import Budget, Cluster, ConfigError, ConfigWarning, InnerAdamW, Run
 from toybench.inner import make_inner
 from toybench.outer import METHODS
 from toybench.store import Store
@@ -51,6 +51,35 @@ def test_pretraining_is_of_so_many_steps_with_its_own_cosine(steps):
     assert (run.task, run.inner, run.budget.evaluations) == (RUN.task, kept, RUN.budget.evaluations)
 
 
+@pytest.mark.parametrize("steps", [10_007, 24_001, 599_999])
+def test_many_steps_that_nothing_divides_are_rounded_down_to_whole_visits_and_said(steps):
+    with pytest.warns(ConfigWarning, match=f"^steps: {steps} are no whole visits of cluster.local_steps 6: ") as said:
+        run = pretraining(RUN, steps)
+    total = run.budget.total_steps(run.cluster)
+    assert run.cluster.local_steps == 6 and steps - 6 < total < steps
+    assert str(said[0].message).endswith(f": {total} are trained")
+
+
+def test_steps_of_whole_visits_are_not_rounded(recwarn):
+    for steps in (24_000, 60_000, 60_002, 9_973):
+        run = pretraining(RUN, steps)
+        assert run.budget.total_steps(run.cluster) == (steps if steps != 60_002 else 60_000)
+    assert len(recwarn) == 1
+
+
+@pytest.mark.parametrize(
+    "steps, said",
+    [
+        (600_001, "must be <= 600000, 100000 visits of cluster.local_steps 6, got 600001"),
+        (2**31 - 2, "must be <= 600000, 100000 visits of cluster.local_steps 6, got 2147483646"),
+        (10**20 - 1, "must be >= 1 and < 2147483648, got 99999999999999999999"),
+    ],
+)
+def test_more_steps_than_can_be_are_refused_by_their_name(steps, said):
+    with pytest.raises(ConfigError, match=f"^steps: {said}$"):
+        pretraining(RUN, steps)
+
+
 def plainly(run):
     """The run's inner optimizer, step by step on its one shard, and nothing else."""
     inner, task = make_inner("adamw", inner_numbers(run)), Lookup()
@@ -82,7 +111,7 @@ def test_the_baseline_sees_as_many_tokens_as_so_many_workers(times):
 
 @pytest.mark.parametrize("make", [pretraining, finetuning])
 def test_nothing_to_train_is_refused(make):
-    with pytest.raises(ConfigError, match="must be >= 1, got 0"):
+    with pytest.raises(ConfigError, match=r"must be >= 1.*, got 0"):
         make(RUN, 0)
 
 
@@ -213,9 +242,9 @@ def test_the_baseline_is_a_word(lm, tmp_path, words, times):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (("pretrain", "--steps", "0"), "steps: must be >= 1, got 0"),
         (("train", "--finetune", "0"), "finetune: must be >= 1, got 0"),
         (("train", "--wandb", ""), "wandb: must be the name of a project, got ''"),
+        (("pretrain", "--steps", "0"), "steps: must be >= 1 and < 2147483648, got 0"),
         (("train", "--finetune", "-1"), "finetune: must be >= 1, got -1"),
         (("train", "--init", ""), "init: must be the folder of a run, got ''"),
         (("train", "--init", "nowhere"), "init: 'nowhere' holds no checkpoints"),

@@ -220,7 +220,7 @@ def test_what_is_printed_moves_no_terminal(run_of, capsys):
 def test_samples_that_cannot_be_are_refused(run_of, capsys):
     for words, said in {
         ("--temperature", "-1"): "temperature: must be >= 0",
-        ("--tokens", "0"): "tokens: must be 1 or more",
+        ("--tokens", "0"): "tokens: must be >= 1 and < 2147483648",
         ("--prompt", "\udcff"): "prompt: is no Unicode text",
         ("--top-k", "1000"): "top_k: must be <= 257",
     }.items():

@@ -161,3 +161,31 @@ def test_configuring_a_process_where_jax_is_running_keeps_its_devices(tmp_path):
         "print(len(before), float(jax.jit(lambda x: x + 1)(1.0)))\n"
     )
     assert in_a_new_process(code, tmp_path, str(tmp_path)) == ["1", "2.0"]
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "name, text, wanted",
+    [
+        ("memory.max", "5000000\n", 5_000_000),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "6000000\n", 6_000_000),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("a/memory.max", "7000000\n", 7_000_000),  # of a group around this process's
+        ("memory/a/b/memory.limit_in_bytes", "8000000\n", 8_000_000),
+        ("other/memory.max", "5000000\n", None),
+    ],
+)
+def test_memory_is_what_the_control_group_is_given(name, text, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "CGROUPS", tmp_path)
+    monkeypatch.setattr(runtime, "_groups", lambda: ["/", "/a/b"])
+    whole = runtime.memory()
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert runtime.memory() == (wanted or whole)
+
+
+def test_the_groups_of_this_process_are_looked_at():
+    assert runtime._groups()[0] == "/" and all(group.startswith("/") for group in runtime._groups())

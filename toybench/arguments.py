@@ -103,6 +103,18 @@ def add_settings(parser: argparse.ArgumentParser, preset: Run, choices: Choices 
             group.add_argument(*spellings, dest=f"{section}.{name}", metavar="VALUE", help=text, **options)
 
 
+def check_seed(seed: int) -> int:
+    """A seed, if it is a whole number from 0 to 2³¹ − 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        return check_seeds([seed])[0]
+    except ConfigError:
+        raise ConfigError("seed", f"expected a whole number from 0 to 2^31 - 1, got {seed}") from None
+
+
 def read_seeds(text: list[str]) -> list[int]:
     """``8`` is 0 … 7, ``10:14`` is 10 … 13, several numbers are themselves."""
     low, high, numbers = 0, 0, []

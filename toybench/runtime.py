@@ -87,9 +87,36 @@ def configure(devices: int | None = None) -> None:
         raise ConfigError("jax", f"does not start{f' with {asked}' if asked else ''}: {error}") from None
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+
+
 def memory() -> int | None:
-    """Bytes of memory that this machine has, where it tells."""
+    """Bytes of memory that this process may use, where the machine tells: all, or what its control group is given."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+    return min([there, *_limits(_groups())])
+
+
+def _groups() -> list[str]:
+    """Where in the tree of control groups this process may be: in a container that is the root, whatever it is told."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    fields = [line.split(":", 2) for line in lines]
+    told = [field[2] for field in fields if len(field) == 3 and (not field[1] or "memory" in field[1].split(","))]
+    return ["/", *told]
+
+
+def _limits(groups: list[str]) -> list[int]:
+    """Bytes that control groups and those around them are given, of either version; none where there is no limit."""
+    found = []
+    for folder, name in ((CGROUPS, "memory.max"), (CGROUPS / "memory", "memory.limit_in_bytes")):
+        for group in groups:
+            inner = Path(group.strip("/"))
+            for one in (inner, *inner.parents):
+                with suppress(OSError, ValueError):  # "max" is no limit
+                    found.append(int((folder / one / name).read_text()))
+    return found

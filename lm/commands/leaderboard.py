@@ -14,7 +14,7 @@ from lm.config import CHOICES
 from lm.promote import read_run
 from toybench.arguments import add_settings, add_store, flags, read_seeds, told_of_file
 from toybench.clusters import CLUSTERS
-from toybench.config import ConfigError, Run
+from toybench.config import LARGEST_FLOAT, ConfigError, Run
 from toybench.console import print_json, progress_bar
 from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.loading import dump_run, nearest, overlay_text
@@ -52,8 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     if set(seeds.tuning) & set(seeds.reported) or len(seeds.reported) < 2:
         said = f"must be two or more and no tuning seeds, got {span(seeds.reported)}; tuned on {span(seeds.tuning)}"
         raise ConfigError("seeds", said)
-    if arguments.lanes < 1 or not arguments.start > 0:
-        raise ConfigError("lanes, start", "must be >= 1 and > 0")
+    if not 1 <= arguments.lanes <= base.cluster.workers:
+        said = f"must be from 1 to {base.cluster.workers}, the run's workers, got {arguments.lanes}"
+        raise ConfigError("lanes", said)
+    if not 0 < arguments.start <= LARGEST_FLOAT:
+        raise ConfigError("start", f"must be > 0 and <= {LARGEST_FLOAT}, got {arguments.start}")
     known = contestants()
     if unknown := [name for name in arguments.methods if name not in known]:
         raise ConfigError("method", f"unknown {unknown[0]!r}; {nearest(unknown[0], known)}")
@@ -138,7 +141,11 @@ def model_of(run: Run, corpus: Corpus) -> dict[str, Any]:
 
 
 def cluster_name(base: Run) -> str:
-    """What `toybench leaderboard` calls the cluster; 'run' if it is none of its own."""
+    """What `toybench leaderboard` calls the cluster; 'run' if it is none of its own.
+
+    Only the workers' speeds and the partition of the data are compared: names pair a board with one of the toy. Grace,
+    local steps and whatever else a cluster has may differ: of them only the run file tells, which the board names.
+    """
     partition = {"iid": "iid", "domain": "clusters"}[base.task.partition]
     for name, (_, changes) in CLUSTERS.items():
         same = list(base.cluster.sec_per_step) == changes["cluster.sec_per_step"]

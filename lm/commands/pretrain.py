@@ -13,7 +13,8 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.usage = f"{parser.prog} [RUN.toml] --steps N [--SECTION.FIELD VALUE ...] [--resume] [--json] ..."
     text = "the run to come: its model, data and inner optimizer are pretrained, by one worker"
     parser.add_argument("file", nargs="?", metavar="RUN.toml", help=text)
-    parser.add_argument("--steps", type=int, required=True, metavar="N", help="of the inner optimizer (paper: 24000)")
+    text = "of the inner optimizer (paper: 24000); many that nothing divides are rounded down to whole visits, and said"
+    parser.add_argument("--steps", type=int, required=True, metavar="N", help=text)
     add_training(parser, preset, "results/pretrained")
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from lm.config import SIZES
-from lm.promote import ACCELERATORS, UTILISATION, Change, Estimate, changes, estimate, promote, write_toml
+from lm.config import CHOICES, SIZES
+from lm.promote import ACCELERATORS, UTILISATION, Change, Estimate, changes, estimate, promote, read_run, write_toml
 from toybench.arguments import add_store, flatten
-from toybench.config import Run
+from toybench.config import ConfigError, Run
 from toybench.console import print_json
 from toybench.loading import load_run, overlay, read_toml
 from toybench.presets import load_preset
 
 
 def add(parser: argparse.ArgumentParser, preset: Run) -> None:
-    parser.add_argument("source", metavar="RECORD|RUN.toml", help="the number of a stored run, or a configuration")
+    parser.add_argument(
+        "source",
+        metavar="RECORD|RUN.toml",
+        help="the number of a stored run, or a file: of the toy or of a language model",
+    )
     parser.add_argument("--size", required=True, metavar="NAME", help=f"one of {', '.join(SIZES)}")
     parser.add_argument("--data", metavar="FOLDER", help="of prepared tokens, instead of the size's own")
     parser.add_argument("-o", "--out", metavar="FILE", help="the run file (default: standard output)")
@@ -50,16 +55,29 @@ def source_of(arguments: argparse.Namespace) -> tuple[Run, str]:
     """The configuration to promote, and how to say where it comes from.
 
     Raises:
-        ConfigError: there is no such run or file.
+        ConfigError: there is no such run or file, or it is none that can be read.
     """
     if arguments.source.isdecimal():
         from toybench.store import Store
 
+        number = arguments.source.lstrip("0") or "0"
         with Store(arguments.store, writable=False) as store:
-            found = store.describe(int(arguments.source[:18]))
-        return load_run(found["configuration"]), f"run {arguments.source} of {arguments.store}"
+            if len(number) > 18:  # more than the store counts
+                raise ConfigError("run", f"there is no run {number} in {str(arguments.store)!r}")
+            tables = store.describe(int(number))["configuration"]
+        before = load_run(tables, CHOICES) if is_text(tables) else load_run(tables)
+        return before, f"run {number} of {arguments.store}"
+    tables = read_toml(arguments.source)
+    if is_text(tables):
+        return read_run(arguments.source)[0], arguments.source
     # As `toybench run` does: a file is laid over the default preset.
-    return overlay(load_preset(), flatten(read_toml(arguments.source))), arguments.source
+    return overlay(load_preset(), flatten(tables)), arguments.source
+
+
+def is_text(tables: dict[str, Any]) -> bool:
+    """Whether a run's tables are those of a language model."""
+    task = tables.get("task")
+    return isinstance(task, dict) and task.get("kind") == "language_model"
 
 
 def said(changed: list[Change]) -> list[str]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lm.config import CHECKPOINTS, CHOICES, default_arms
 from lm.promote import read_run
 from lm.protocol import finetuning
-from toybench.arguments import add_settings, add_store, flags, told_of_file
-from toybench.config import ConfigError, Run, check_seeds
+from toybench.arguments import add_settings, add_store, check_seed, flags, told_of_file
+from toybench.config import LARGEST, ConfigError, Run
 from toybench.console import print_json
 from toybench.engines import add_engine, carry_out_all, engine_of
 from toybench.interrupt import INTERRUPT, INTERRUPTED, TERMINATED, terminated
@@ -93,11 +93,14 @@ def chosen(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
 
 def train_all(runs: dict[str, Run], note: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Train runs one after another, each in a folder of its name, and say what came of them."""
-    [seed] = check_seeds([arguments.seed])
+    seed = check_seed(arguments.seed)
     if (engine := engine_of(arguments)) is not None:
         return train_real(runs, seed, engine, arguments)
-    if arguments.lanes < 1 or arguments.keep < 1 or not arguments.every >= 0:
-        raise ConfigError("lanes, keep", "must be >= 1, and every >= 0")
+    for name in ("lanes", "keep"):
+        if not 1 <= (value := getattr(arguments, name)) < LARGEST:
+            raise ConfigError(name, f"must be >= 1 and < {LARGEST}, got {value}")
+    if not arguments.every >= 0:
+        raise ConfigError("every", f"must be >= 0, got {arguments.every}")
     from toybench.runtime import configure
 
     configure()

@@ -41,7 +41,9 @@ def read_frames(file: BinaryIO) -> Iterator[tuple[int, Frame]]:
         mark, in_head, in_body, check = HEAD.unpack(start)
         if mark != MARK:
             return
-        left = os.fstat(file.fileno()).st_size - file.tell()
+        here = file.tell()
+        left = file.seek(0, os.SEEK_END) - here
+        file.seek(here)
         if in_head + in_body > left:  # what the head says may be damaged, and is not to be believed
             return
         head, body = file.read(in_head), file.read(in_body)

@@ -166,7 +166,7 @@ def test_what_is_asked_for_reaches_the_contest_and_the_record(tmp_path, capsys, 
     made, saved, start = [], [], {"table": np.ones(3)}
 
     def read(folder, task):
-        assert folder == tmp_path / "before"
+        assert folder == str(tmp_path / "before")
         return start, {"parameters": "0123abcd"}
 
     monkeypatch.setattr("lm.start.read_start", read)

@@ -23,10 +23,11 @@ COLUMNS = {
     "worker": "worker",
     "state": "state",
     "seconds_per_step": st.column_config.NumberColumn("s a step", format="%.3g"),
-    "steps": "steps of its visit",
-    "for": st.column_config.NumberColumn("for (s)", format="%.1f"),
-    "staleness": "staleness of its last push",
-    "loss": st.column_config.NumberColumn("its last loss", format="%.4f"),
+    "steps": st.column_config.NumberColumn("steps", help="of the visit that it makes"),
+    "for": st.column_config.NumberColumn("for (s)", format="%.1f", help="that it has been at it"),
+    "staleness": st.column_config.NumberColumn("staleness", help="of its last push"),
+    "loss": st.column_config.NumberColumn("loss", format="%.4f", help="of its last visit"),
+    "visits": st.column_config.NumberColumn("visits", help="that have arrived"),
 }
 
 

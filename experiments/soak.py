@@ -114,7 +114,7 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
         deaths.update({"workers": last["deaths"], "servers": last["server_deaths"]})
         if whole:
             break
-        failures.append(last.get("failed") or "stopped")
+        failures.append((last.get("failed") or "stopped").replace(str(folder), "FOLDER"))
         print(f"seed {seed}: {failures[-1]}", flush=True)
     answer = foreign[-1].communicate(timeout=120)[0].strip() if foreign else ""
     return {"faults": dict(chaos.counts), "deaths": dict(deaths), "failed": failures, "other version": answer}
@@ -247,6 +247,8 @@ def report(out: Path, runs: list[dict[str, Any]], left: list[str], seconds: floa
         total.update({f"fault: {what}": n for what, n in run["faults"].items()})
         total.update({f"deaths of {who}": n for who, n in run["deaths"].items()})
     checks = {name: all(run["checks"][name] for run in runs) for name in runs[0]["checks"]}
+    refused = all("is 0.0.0 on the worker" in run["other version"] for run in runs)
+    checks |= {"a worker of another version is refused": refused}
     checks |= {"all runs came to their end": len(pairs) == len(runs), "nothing is left behind": not left}
     loss = interval([a - b for a, b in pairs]) if pairs else {}
     document = {

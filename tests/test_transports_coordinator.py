@@ -151,3 +151,13 @@ def test_steps_follow_a_worker_that_slows_down():
     for _ in range(12):
         [slow] = one.arrive(1, 3.0, slow.visit.num_steps * 0.1).given
     assert slow.visit.num_steps >= 11
+
+
+def test_who_comes_late_is_taken_to_be_as_fast_as_the_fastest():
+    one = Coordinator(cluster(dynamic_steps=True), 10**6, 0)
+    for w in range(4):
+        one.join(w, 0.0)
+    one.arrive(0, 1.0, 12 * 50.0)  # slower than any number that stands for nothing known
+    [late] = one.join(4, 2.0).given
+    [again] = one.arrive(1, 3.0, 12 * 50.0).given
+    assert late.visit.num_steps == again.visit.num_steps == 12

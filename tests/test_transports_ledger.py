@@ -72,3 +72,10 @@ def test_a_journal_damaged_in_its_middle_is_no_silent_loss(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ConfigError, match="damaged at byte"):
         events(tmp_path / "a")
+
+
+def test_a_folder_without_a_whole_checkpoint_is_not_begun_anew(tmp_path):
+    written(tmp_path / "a", 2).close()
+    (tmp_path / "a" / "checkpoint-0").write_bytes(b"nothing of use")
+    with pytest.raises(ConfigError, match="no whole checkpoint"):
+        events(tmp_path / "a")

@@ -336,3 +336,51 @@ def test_what_there_is_to_see(tmp_path):
     assert seen["arrivals"] == 1 and seen["local_steps"] == crew.live.coordinator.arrivals[0].visit.num_steps
     own = sum(s.size * s.dtype.itemsize for s in wire_shapes(CODECS["none"], WORK.init()))
     assert seen["counts"]["bytes in"] == own and not seen["done"]
+
+
+def test_after_a_push_that_could_not_be_written_nothing_more_is_taken_or_kept(tmp_path, monkeypatch):
+    crew = Crew(server(tmp_path / "s"))
+    crew.step(0)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "SYNC", full)
+        assert crew.step(1).verdict == ""
+    assert crew.step(2).verdict == "" and not crew.live.checkpoint()  # though there is room again
+    crew.live.close()
+    assert [a.visit.worker for a in server(tmp_path / "s").coordinator.arrivals] == [0]
+
+
+def test_a_server_that_is_closed_takes_nothing(tmp_path):
+    crew = Crew(server(tmp_path / "s"))
+    push = crew.made(0)
+    crew.live.close()
+    assert crew.live.push(push).verdict == "" and not server(tmp_path / "s").coordinator.arrivals
+
+
+@pytest.mark.parametrize("seconds", (float("nan"), float("inf"), 0.0, -1.0))
+def test_a_push_that_took_no_time_is_refused(tmp_path, seconds):
+    crew = Crew(server(tmp_path / "s"))
+    assert crew.live.push(crew.made(0)._replace(seconds=seconds)).verdict == "refused"
+    crew.take(crew.live.hello(0))
+    crew.finish()
+    assert crew.live.checkpoint()
+
+
+def test_the_first_evaluation_is_of_the_untrained_model_though_the_server_died(tmp_path):
+    crew = Crew(server(tmp_path / "s"))
+    for w in (0, 1, 2, 3, 0, 1):
+        crew.step(w)
+    crew.live.ledger.close()
+    live = server(tmp_path / "s")
+    first_look(live)
+    assert live.points[0].metrics == WORK.evaluate(WORK.init())
+
+
+def test_nobody_is_late_for_the_time_that_there_was_no_server(tmp_path):
+    clock = Clock()
+    Crew(server(tmp_path / "s", clock=clock, first=60.0)).live.close()
+    clock.seconds += 1000.0
+    assert give_up_the_late(server(tmp_path / "s", clock=clock, first=60.0)) == []

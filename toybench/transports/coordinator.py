@@ -93,6 +93,8 @@ class Coordinator:
         """A worker comes, or comes back: what it was doing is lost, and it begins with fresh inner state."""
         before = self.leave(worker, now) if worker in self.scheduler.present else Outcome()
         self.known.add(worker)
+        if self.speeds and not self.declared and worker not in self.speeds:
+            self.scheduler.set_speed(worker, min(self.speeds.values()))  # as fast as any, until it is measured
         if not self.begun or len(self.stepped) < len(self.arrivals):  # what it would pull is not there yet
             self.scheduler.wait(worker)
             self.fresh.add(worker)

@@ -92,8 +92,8 @@ def give_up_the_late(live: Live) -> list[int]:
             for worker, given in live.coordinator.running.items()
             if now - max(given.since, live.opened_at) > limit_of(live, worker)
         ]
-    for worker in late:
-        live.gone(worker, "late")
+        for worker in late:  # before a push can come in between
+            live.gone(worker, "late")
     return late
 
 
@@ -140,4 +140,4 @@ Report = Callable[[dict[str, Any]], None]
 def first_look(live: Live) -> None:
     """The evaluation before any training, once."""
     if not live.points:
-        live.points.append(Point(0, 0, 0.0, live.work.evaluate(live.server.params)))
+        live.points.append(Point(0, 0, 0.0, live.work.evaluate(live.work.init())))

@@ -47,6 +47,9 @@ class Ledger:
         """
         whole = [n for n in reversed(self._numbers("checkpoint")) if self._checkpoint(n) is not None]
         if not whole:
+            journals = [self._path("journal", n) for n in self._numbers("journal")]
+            if self._numbers("checkpoint") or any(path.stat().st_size for path in journals):
+                raise ConfigError("resume", f"{str(self.folder)!r} holds no whole checkpoint")
             return
         found = self._checkpoint(whole[0])
         assert found is not None

@@ -120,7 +120,7 @@ class Live:
         self.due: deque[tuple[Point, Params]] = deque()  # evaluations to be made
         self.looked_at = 0  # local steps at the last of these
         self.applied: set[int] = set()  # visits that arrived
-        self.failed = ""
+        self.failed, self.closed = "", False
         self._clock, self._refusals, self.began = clock, 0, clock()
         self._compile()
         self._open()
@@ -145,7 +145,7 @@ class Live:
             ConfigError: it cannot be written; what was there still is.
         """
         with self.changed:
-            if self.held:
+            if self.held or self.failed:  # what could not be written down is in the memory only
                 return False
             told, arrays = freeze(self)
             number = self.ledger.roll()
@@ -195,6 +195,8 @@ class Live:
             self.counts["bytes in"] += sum(array.nbytes for array in push.arrays)
         if wrong is None and not math.isfinite(push.loss):
             wrong = f"its loss is {push.loss}"
+        if wrong is None and not 0 < push.seconds < math.inf:
+            wrong = f"it took {push.seconds} seconds"
         if wrong is None and not bool(self._finite([np.asarray(a) for a in push.arrays])):
             wrong = "it has numbers that are not finite"
         with self.changed:
@@ -250,7 +252,9 @@ class Live:
         """A last checkpoint, if it can be written, and the journal let go."""
         if not self.failed:
             self.checkpoint()
-        self.ledger.close()
+        with self.changed:
+            self.closed = True
+            self.ledger.close()
 
     def _judge(self, push: Push) -> Reply | None:
         """The answer to a push that is not new, not the worker's own, or comes too late."""
@@ -304,6 +308,8 @@ class Live:
 
         The device works while the disk does. Where that fails, so does the run: what the memory then holds is dropped.
         """
+        if self.failed or self.closed:
+            return False
         told = told | {"at": self.now}
         self._follow(told, arrays)
         try:

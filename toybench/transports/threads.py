@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,8 +69,9 @@ def run_threads(
             with live.changed:
                 live.changed.wait_for(lambda: live.settled, BEAT)
         ended.set()
+        until = time.monotonic() + 5.0
         for thread in threads:
-            thread.join(None if not stopped else 5.0)
+            thread.join(max(0.0, until - time.monotonic()))  # one that hangs is left behind
     live.close()
     report(status(live))
     return live.over and not live.failed

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 
 from tests.wall import small
 from toybench.cli import main
+from toybench.timeline import simulate
 from toybench.transports.again import again
 from toybench.transports.drive import Engine, carry_out
 from toybench.transports.live import Live, Rules
+from toybench.transports.results import departures, predicted, read_real
 from toybench.transports.threads import run_threads
 from toybench.transports.work import Recipe, ToyWork, toy_recipe
 
@@ -94,6 +97,18 @@ def test_a_run_that_is_stopped_goes_on(tmp_path):
     assert document is not None and len(document["arrivals"]["time"]) > before >= 10
     assert document["points"][0]["local_steps"] == 0
     assert recipe == Recipe(**json.loads((tmp_path / "real.json").read_text())["recipe"])
+
+
+def test_a_prediction_is_told_the_measured_speeds_in_seconds_of_the_wall(tmp_path):
+    _, live = trained(tmp_path, Rules(pace=0.003))
+    run, real = live.work.run, read_real(tmp_path)._replace(speeds={0: 9.0}, pace=2.0)
+    speeds = (9.0, *run.cluster.sec_per_step[1:])
+    model = simulate(replace(run.cluster, sec_per_step=speeds), run.budget, 0)
+    found = predicted(run, real, 0)
+    np.testing.assert_allclose(found.time, 2.0 * model.time)
+    np.testing.assert_array_equal(found.worker, model.worker)
+    rows = {row.name: row for row in departures(real, found)}
+    assert rows["arrivals"].real == len(real.timeline.time) and rows["seconds"].predicted == found.time[-1]
 
 
 # The command line

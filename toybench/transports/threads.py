@@ -50,7 +50,6 @@ def run_threads(
         Whether it came to its end; what is there is in the server's folder.
     """
     ended = threading.Event()
-    stopped = False
 
     def one(worker: int) -> None:
         try:
@@ -64,7 +63,7 @@ def run_threads(
         threads = [threading.Thread(target=one, args=(w,), daemon=True) for w in range(work.run.cluster.workers)]
         for thread in threads:
             thread.start()
-        while not live.settled and not (stopped := stop()):
+        while not live.settled and not stop():
             report(status(live))
             with live.changed:
                 live.changed.wait_for(lambda: live.settled, BEAT)

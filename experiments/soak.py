@@ -37,10 +37,9 @@ from toybench.config import ConfigError
 from toybench.loading import load_run
 from toybench.records import plain, provenance
 from toybench.runtime import configure, cores
+from toybench.transports.about import about_of
 from toybench.transports.again import again
 from toybench.transports.coordinator import read_arrivals, timeline_of
-from toybench.transports.keeping import Point
-from toybench.transports.ledger import Ledger
 from toybench.transports.live import Live, Rules
 from toybench.transports.ray import run_ray
 from toybench.transports.ray.posts import Care
@@ -88,6 +87,7 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
     said.mkdir(parents=True)
     chaos, until, failures, foreign = Chaos(ledger, seed, seconds / 2), time.monotonic() + 3 * seconds, [], []
     deaths: Counter[str] = Counter()
+    notes: list[str] = []
     while time.monotonic() < until:
         thread = threading.Thread(target=chaos.run, daemon=True)
         chaos.ended.clear()
@@ -112,12 +112,19 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
             thread.join()
         chaos.told.clear()
         deaths.update({"workers": last["deaths"], "servers": last["server_deaths"]})
+        notes += last["notes"]
         if whole:
             break
         failures.append((last.get("failed") or "stopped").replace(str(folder), "FOLDER"))
         print(f"seed {seed}: {failures[-1]}", flush=True)
     answer = foreign[-1].communicate(timeout=120)[0].strip() if foreign else ""
-    return {"faults": dict(chaos.counts), "deaths": dict(deaths), "failed": failures, "other version": answer}
+    return {
+        "faults": dict(chaos.counts),
+        "deaths": dict(deaths),
+        "failed": failures,
+        "notes": notes,
+        "other version": answer,
+    }
 
 
 # What is found afterwards
@@ -136,19 +143,19 @@ def logs(folder: Path) -> list[dict[str, Any]]:
 
 
 def checked(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Counts and checks of a finished run."""
-    ledger = Ledger(folder / "server")
-    frame = ledger.last()
-    assert frame is not None
-    told, work, said = frame.told["coordinator"], recipe.make(), logs(folder)
+    """Counts and checks of what the server's folder holds, its last journal too."""
+    work, said = recipe.make(), logs(folder)
+    live = Live(work, folder / "server", RULES, about_of(recipe))
+    live.close()
+    told = live.coordinator.state()
     arrivals = read_arrivals(told)
     applied = [arrival.id for arrival in arrivals]
     sent = [line["sent"] for line in said if "sent" in line]
     answers = [line for line in said if "verdict" in line]
     acknowledged = {line["id"] for line in answers if line["verdict"] in ("applied", "repeated")}
     first = Counter(line["id"] for line in answers if line["verdict"] == "applied")
-    leaves = jax.tree.leaves(again(work, timeline_of(arrivals, told["stepped"])))
-    differences = [float(np.abs(np.asarray(leaf) - kept).max()) for leaf, kept in zip(leaves, frame.arrays)]
+    pairs = zip(*map(jax.tree.leaves, (again(work, timeline_of(arrivals, told["stepped"])), live.server.params)))
+    differences = [float(np.abs(np.asarray(one) - np.asarray(other)).max()) for one, other in pairs]
     done, lost, lost_steps, given = told["counts"]
     counts = {
         "visits given": given,
@@ -171,7 +178,7 @@ def checked(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "every step of a shard once": gaps(told) == [],
         "replay differs by less than 1e-4": max(differences) < 1e-4,
     }
-    points = [Point(*point) for point in frame.told["points"]]
+    points = live.points
     return {
         "counts": counts,
         "refused because": dict(reasons),

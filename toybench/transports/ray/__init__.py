@@ -78,8 +78,8 @@ def run_ray(
     name = f"server-{sha256(str(folder).encode()).hexdigest()[:12]}"
     terms = Terms(recipe, str(folder), rules, {**(about or {}), **about_of(recipe)}, name, workers)
     with site(needs, address, store):
-        chair = Chair(terms, care, gpus_for_server, stop, Deaths(care))
         crew = Crew(terms, needs, care, around, [Post(worker, Deaths(care)) for worker in range(workers)])
+        chair = Chair(terms, care, gpus_for_server, stop, Deaths(care), crew.notes)
         try:
             chair.open()
             with shown(folder, name):

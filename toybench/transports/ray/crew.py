@@ -41,7 +41,7 @@ class Crew:
                     self.notes.append(f"worker {post.worker}: {how}")
                     post.deaths.count(visits.get(post.worker, 0))
                 if post.deaths.hopeless:
-                    post.closed = f"it died {post.deaths.fruitless} times on end without finishing a visit"
+                    post.closed = f"it died {post.deaths.fruitless} times on end without finishing a visit: {how}"
             if post.task is None and not post.closed and time.monotonic() >= post.deaths.not_before:
                 self._send(post)
 
@@ -67,7 +67,7 @@ class Crew:
         except RayTaskError as error:
             post.closed = str(error.cause).splitlines()[0] if str(error.cause) else type(error.cause).__name__
         except RayError as error:
-            return type(error).__name__
+            return cause(error)
         return post.closed
 
     @property
@@ -96,6 +96,12 @@ class Crew:
             ray.kill(post.actor)
 
 
+def cause(error: Exception) -> str:
+    """Why a process is gone, in a line: what it raised itself when it was started, if it did."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return said[-1] if getattr(error, "actor_init_failed", False) and said else type(error).__name__
+
+
 class Left(Exception):
     """The driver is to leave, and the server has not answered yet."""
 
@@ -109,7 +115,9 @@ class Chair:
     gpus: float
     stop: Callable[[], bool]
     deaths: Deaths
+    notes: list[str]
     handle: Any = None
+    why: str = ""  # it is held for dead
     last: dict[str, Any] = field(default_factory=lambda: {"arrivals": 0, "workers": [], "settled": False})
 
     def ask(self, method: str, *args: Any) -> Any:
@@ -146,11 +154,13 @@ class Chair:
                 if self.stop():
                     raise Left
                 if time.monotonic() > until:
+                    self.why = f"it was silent for {self.care.silence:g} s"
                     return False, None
             return True, ray.get(coming)
         except RayTaskError:
             raise
-        except RayError:
+        except RayError as error:
+            self.why = cause(error)
             return False, None
 
     def _replace(self) -> None:
@@ -158,9 +168,10 @@ class Chair:
 
         with suppress(Exception):  # it may be dead, or hang
             ray.kill(self.handle)
+        self.notes.append(f"server: {self.why}")
         self.deaths.count(self.last["arrivals"])
         if self.deaths.hopeless:
-            raise ConfigError("server", f"it died {self.deaths.fruitless} times on end without an arrival")
+            raise ConfigError("server", f"it died {self.deaths.fruitless} times on end without an arrival: {self.why}")
         time.sleep(max(0.0, self.deaths.not_before - time.monotonic()))
         self.open()
 

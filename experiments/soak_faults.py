@@ -37,7 +37,7 @@ class Unreliable:
         self.file = os.open(Path(folder) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.old: Push | None = None
 
-    def hello(self, worker: int | None, about: Mapping[str, str] | None) -> Reply:
+    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
         return self.inner.hello(worker, about)
 
     def next(self, worker: int) -> Reply:
@@ -73,7 +73,7 @@ class Foreign:
     def __init__(self, connection: Connection):
         self.inner = connection
 
-    def hello(self, worker: int | None, about: Mapping[str, str] | None) -> Reply:
+    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
         return self.inner.hello(worker, {**(about or {}), "toybench": "0.0.0"})
 
     def push(self, push: Push) -> Reply:

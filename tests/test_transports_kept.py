@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toybench.config import ConfigError
-from toybench.loading import load_run
+from toybench.loading import load_run, overlay
 from toybench.transports import house
 from toybench.transports.frames import HEAD, MARK, pack, read_frames
 from toybench.transports.house import evaluate, first_look, give_up_the_late, kept
@@ -105,13 +105,15 @@ def test_a_checkpoint_that_was_cut_off_is_cleared_away(work, tmp_path, clock):
     assert not (tmp_path / "new-1").exists()
 
 
-def run_to_the_end(live, work, first):
-    hands, replies = {0: Hand(work, "none"), 1: Hand(work, "none")}, {reply.worker: reply for reply in first}
-    while not live.over:
-        worker = min(replies)
+def run_to_the_end(live, work, first, hands=None, visits=10**6):
+    """Or for so many visits; what the workers then hold."""
+    hands, replies = hands or [Hand(work, "none"), Hand(work, "none")], {reply.worker: reply for reply in first}
+    while not live.over and visits:
+        worker, visits = min(replies), visits - 1
         reply = replies.pop(worker)
         reply = live.push(pushed(live, hands[worker], reply))
         replies = {**replies, worker: reply if reply.given else live.next(worker)}
+    return [*replies.values()]
 
 
 def test_evaluations_that_were_due_survive_a_checkpoint_and_a_death(work, tmp_path, clock):
@@ -134,6 +136,34 @@ def test_applied_pushes_are_counted_through_a_death(work, tmp_path, clock):
     again = Live(work, tmp_path, RULES, clock=clock)
     assert again.counts["applied"] == len(again.coordinator.arrivals) > 0
     assert sum(again.visits.values()) == again.counts["applied"]
+
+
+def test_a_death_between_evaluations_makes_none_twice_and_forgets_no_staleness(work, tmp_path, clock):
+    whole, first = begun(work, tmp_path / "whole", clock)
+    run_to_the_end(whole, work, first)
+    live, first = begun(work, tmp_path / "cut", clock)
+    hands = [Hand(work, "none"), Hand(work, "none")]
+    held = run_to_the_end(live, work, first, hands, visits=3)
+    while evaluate(live):
+        pass
+    assert live.checkpoint()
+    live.ledger.close()
+    again = Live(work, tmp_path / "cut", RULES, clock=clock)
+    assert again.stalest == live.stalest != {}
+    run_to_the_end(again, work, held, hands)
+    points = [[point.arrivals for point in (*one.points, *(due for due, _ in one.due))] for one in (whole, again)]
+    assert points[0] == points[1]
+    assert again.stalest == whole.stalest
+
+
+def test_a_group_is_closed_when_its_time_is_over_though_nobody_calls(tmp_path, clock):
+    work = toy_recipe(overlay(RUN, {"cluster.grace": 3.0}), 0).make()
+    live, (_, reply) = begun(work, tmp_path, clock)
+    live.push(pushed(live, Hand(work, "none"), reply))
+    with kept(live):
+        assert live.next(0, 0.2).given is None  # the other computes, and there is time left
+        clock.now += 3.5
+        assert live.next(0, 10).given is not None
 
 
 def test_a_house_that_cannot_be_kept_fails_the_run(work, tmp_path, clock, monkeypatch):

@@ -208,7 +208,7 @@ def test_a_run_that_refuses_everything_is_given_up(tmp_path):
 
 
 def test_workers_of_other_versions_are_refused_by_name(tmp_path):
-    reply = server(tmp_path / "s").hello(None, {"version": "2"})
+    reply = server(tmp_path / "s").hello(0, {"version": "2"})
     assert reply.done and reply.verdict == "refused" and "version is 2 on the worker, 1 on the server" in reply.reason
 
 

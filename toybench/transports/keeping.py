@@ -71,9 +71,8 @@ def thaw(live: Any, frame: Frame) -> None:
     live.server, live.starts = Server(*server), dict(zip(told["starts"], starts))
     live.applied = {arrival.id for arrival in live.coordinator.arrivals}
     live.visits.update(arrival.visit.worker for arrival in live.coordinator.arrivals)
-    for arrival, step in zip(live.coordinator.arrivals, live.coordinator.stepped):
-        live.versions.append(live.versions[-1] + step)
-        live.steps.append(live.steps[-1] + arrival.visit.num_steps)
+    for number, step in enumerate(live.coordinator.stepped):
+        live.count(number, step)
     live.due.extend((Point(*point), params) for point, params in zip(told["due"], due))
     live.looked_at = max((point.local_steps for point in [*live.points, *(p for p, _ in live.due)]), default=0)
 

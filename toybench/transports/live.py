@@ -175,8 +175,8 @@ class Live:
 
     # What workers call
 
-    def hello(self, worker: int | None, about: Mapping[str, str] | None = None) -> Reply:
-        """A worker comes, or comes back, with nothing in its hands; None asks for a number."""
+    def hello(self, worker: int, about: Mapping[str, str] | None = None) -> Reply:
+        """A worker comes, or comes back, with nothing in its hands."""
         about = self.about if about is None else about
         for name, own in self.about.items():
             if (there := about.get(name)) != own:
@@ -184,9 +184,8 @@ class Live:
                 return Reply(-1, "refused", f"{name} is {there} on the worker, {own} on the server", done=True)
         with self.changed:
             if not (self.over or self.failed):
-                worker = self._free() if worker is None else worker
                 self._happen({"kind": "join", "worker": worker})
-            return self._reply(-1 if worker is None else worker)
+            return self._reply(worker)
 
     def push(self, push: Push) -> Reply:
         """A visit is done. What is answered 'applied' is on the disk."""
@@ -292,10 +291,6 @@ class Live:
         self.counts["bytes out"] += sum(leaf.nbytes for leaf in leaves)
         return Reply(worker, verdict, reason, given, leaves)
 
-    def _free(self) -> int:
-        taken = self.coordinator.scheduler.present
-        return next(w for w in range(len(taken) + 1) if w not in taken)
-
     # Events
 
     @property
@@ -357,16 +352,21 @@ class Live:
     def _take(self, number: int, step: bool) -> None:
         """The server takes an arrival."""
         visit = self.coordinator.arrivals[number].visit
-        staleness = self.versions[number] - self.versions[visit.pulled_at]
-        row = row_of(visit, number, staleness, step)
+        row = row_of(visit, number, self.count(number, step), step)
         arrays, start = self.held.pop(number)
         params, rest = self._arrive(self.server.params, tuple(self.server[1:]), arrays, row, start)
         self.server = Server(params, *rest)
+        if step:
+            self._mark(number)
+
+    def count(self, number: int, step: bool) -> int:
+        """Note that an arrival is taken; its staleness, in outer steps."""
+        visit = self.coordinator.arrivals[number].visit
+        staleness = self.versions[number] - self.versions[visit.pulled_at]
         self.stalest[visit.worker] = staleness
         self.versions.append(self.versions[-1] + step)
         self.steps.append(self.steps[-1] + visit.num_steps)
-        if step:
-            self._mark(number)
+        return staleness
 
     def _mark(self, number: int) -> None:
         """The parameters are looked at later, if an evaluation is due."""

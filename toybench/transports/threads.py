@@ -21,7 +21,7 @@ class Direct:
     def __init__(self, live: Live):
         self.live = live
 
-    def hello(self, worker: int | None, about: Mapping[str, str] | None) -> Reply:
+    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
         return self.live.hello(worker, about)
 
     def push(self, push: Push) -> Reply:

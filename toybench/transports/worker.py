@@ -20,7 +20,7 @@ from toybench.transports.work import Work
 class Connection(Protocol):
     """The server as a worker sees it. Every call returns an answer in the end: it is made again where none came."""
 
-    def hello(self, worker: int | None, about: Mapping[str, str] | None) -> Reply: ...
+    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply: ...
     def push(self, push: Push) -> Reply: ...
     def next(self, worker: int) -> Reply: ...
 
@@ -67,7 +67,7 @@ def serve(
     connection: Connection,
     rules: Rules,
     *,
-    worker: int | None = None,
+    worker: int,
     about: Mapping[str, str] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> str:
@@ -77,7 +77,7 @@ def serve(
         work: of the run, made in this process.
         connection: to the server.
         rules: the server's.
-        worker: number of this worker; None takes one that is free.
+        worker: number of this worker, that nobody else has.
         about: versions that must be the server's.
         stop: asked between visits: whether to leave.
 
@@ -89,7 +89,6 @@ def serve(
     hand.warm()
     reply = connection.hello(worker, about)
     while not (reply.done or stop()):
-        worker = reply.worker
         if reply.given is not None:
             push = _made(hand, structure, reply, rules, work.run.cluster.sec_per_step)
             reply = connection.push(push)

@@ -32,9 +32,13 @@ class Crew:
 
     def look(self, told: dict[str, Any], gone: Callable[[int], Any]) -> None:
         """Replace who has died, `gone` being told of it first."""
+        import ray
+
         visits = {one["worker"]: one["visits"] for one in told["workers"]}
         for post in self.posts:
             if post.task is not None and (how := self._ended(post)):
+                with suppress(Exception):  # who is only held for dead must not go on beside the next
+                    ray.kill(post.actor)
                 post.actor = post.task = None
                 if not told["settled"] and post.closed != DONE:
                     gone(post.worker)
@@ -145,23 +149,26 @@ class Chair:
 
     def _answer(self, method: str, *args: Any) -> tuple[bool, Any]:
         import ray
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-        until = time.monotonic() + self.care.silence
-        try:
-            coming = getattr(self.handle, method).options(concurrency_group="driver").remote(*args)
-            while not ray.wait([coming], timeout=self.care.beat)[0]:
-                if self.stop():
-                    raise Left
-                if time.monotonic() > until:
-                    self.why = f"it was silent for {self.care.silence:g} s"
-                    return False, None
-            return True, ray.get(coming)
-        except RayTaskError:
-            raise
-        except RayError as error:
-            self.why = cause(error)
-            return False, None
+        until, coming = time.monotonic() + self.care.silence, None
+        self.why = f"it was silent for {self.care.silence:g} s"
+        while time.monotonic() < until:
+            if self.stop():
+                raise Left
+            try:
+                coming = coming or getattr(self.handle, method).options(concurrency_group="driver").remote(*args)
+                if ray.wait([coming], timeout=self.care.beat)[0]:
+                    return True, ray.get(coming)
+            except RayTaskError:
+                raise
+            except ActorUnavailableError:  # for the moment; every question may be repeated
+                coming = None
+                time.sleep(self.care.beat)
+            except RayError as error:
+                self.why = cause(error)
+                break
+        return False, None
 
     def _replace(self) -> None:
         import ray

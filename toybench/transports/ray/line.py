@@ -28,7 +28,7 @@ class Line:
         self.name = name
         self.handle: Any = None
 
-    def hello(self, worker: int | None, about: Mapping[str, str] | None) -> Reply:
+    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
         return self.call("ask", "ask", "hello", worker, about)
 
     def push(self, push: Push) -> Reply:

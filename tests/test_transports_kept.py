@@ -143,7 +143,7 @@ def test_a_death_between_evaluations_makes_none_twice_and_forgets_no_staleness(w
     run_to_the_end(whole, work, first)
     live, first = begun(work, tmp_path / "cut", clock)
     hands = [Hand(work, "none"), Hand(work, "none")]
-    held = run_to_the_end(live, work, first, hands, visits=3)
+    held = run_to_the_end(live, work, first, hands, visits=2)
     while evaluate(live):
         pass
     assert live.checkpoint()

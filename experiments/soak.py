@@ -61,10 +61,12 @@ from toybench.transports.ray.site import key_of
 try:
     join_ray(key_of(Path(sys.argv[1])), cpus_per_worker=0.1, around=Foreign)
 except ConfigError as error:
-    print(error)
-    sys.exit(3 if "no run" in str(error) else 0)
+    if "no run" not in str(error):
+        print(error)
+        sys.exit(0)
+sys.exit(3)
 """
-UNSEEN = 3  # its exit status where the run had just failed
+UNSEEN = 3  # its exit status where the run had just failed, or did before it was answered
 
 
 def recipe_of(seconds: float, seed: int) -> Recipe:

@@ -32,7 +32,8 @@ from toybench.loading import overlay
 from toybench.presets import load_preset
 from toybench.runtime import configure
 from toybench.transports.codec import CODECS, encode
-from toybench.transports.live import Live, Push, Rules
+from toybench.transports.live import Live
+from toybench.transports.messages import Push, Rules
 from toybench.transports.work import ToyWork
 
 ROUND, REPEATS, WORKERS = 5.0, 12, 4  # seconds, pushes that are timed, workers

@@ -28,7 +28,7 @@ from toybench.plots.style import SIZES, line_style, panels, rendered, styled
 from toybench.records import plain, provenance, write_whole
 from toybench.runtime import configure, cores
 from toybench.transports.drive import Engine, carry_out
-from toybench.transports.live import Rules
+from toybench.transports.messages import Rules
 from toybench.transports.replaying import replay_record
 from toybench.transports.results import read_real
 

@@ -40,7 +40,8 @@ from toybench.runtime import configure, cores
 from toybench.transports.about import about_of
 from toybench.transports.again import again
 from toybench.transports.coordinator import read_arrivals, timeline_of
-from toybench.transports.live import Live, Rules
+from toybench.transports.live import Live
+from toybench.transports.messages import Rules
 from toybench.transports.ray import run_ray
 from toybench.transports.ray.posts import Care
 from toybench.transports.threads import run_threads

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toybench.transports.live import Push, Reply
+from toybench.transports.messages import Push, Reply
 from toybench.transports.ray.means import MARK
 from toybench.transports.worker import Connection
 
@@ -37,11 +37,11 @@ class Unreliable:
         self.file = os.open(Path(folder) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.old: Push | None = None
 
-    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
-        return self.inner.hello(worker, about)
+    def hello(self, worker: int, about: Mapping[str, str] | None, who: str) -> Reply:
+        return self.inner.hello(worker, about, who)
 
-    def next(self, worker: int) -> Reply:
-        return self.inner.next(worker)
+    def next(self, worker: int, who: str) -> Reply:
+        return self.inner.next(worker, who)
 
     def push(self, push: Push) -> Reply:
         chance = self.random.random()
@@ -73,14 +73,14 @@ class Foreign:
     def __init__(self, connection: Connection):
         self.inner = connection
 
-    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
-        return self.inner.hello(worker, {**(about or {}), "toybench": "0.0.0"})
+    def hello(self, worker: int, about: Mapping[str, str] | None, who: str) -> Reply:
+        return self.inner.hello(worker, {**(about or {}), "toybench": "0.0.0"}, who)
 
     def push(self, push: Push) -> Reply:
         return self.inner.push(push)
 
-    def next(self, worker: int) -> Reply:
-        return self.inner.next(worker)
+    def next(self, worker: int, who: str) -> Reply:
+        return self.inner.next(worker, who)
 
 
 def ours(pid: int | None) -> bool:

@@ -159,23 +159,26 @@ LAW = {
     "transports.frames": row("jax numpy"),
     "transports.codec": row("task jax"),
     "transports.coordinator": row("config scheduler timeline numpy"),
-    "transports.ledger": row("config transports.frames"),
+    "transports.ledger": row("config transports.frames", "filelock"),
     "transports.keeping": row("config server transports.frames jax numpy"),
+    "transports.messages": row("transports.coordinator numpy"),
+    "transports.programs": row("engine outer.base scheduler server task transports.codec jax numpy"),
     "transports.work": row("config engine inner loading outer scheduler task training jax numpy"),
     "transports.live": row(
-        "config engine outer.base scheduler server task transports.codec transports.coordinator "
-        "transports.keeping transports.ledger transports.work jax numpy"
+        "config server task transports.coordinator transports.keeping transports.ledger transports.messages "
+        "transports.programs transports.work jax numpy"
     ),
     "transports.house": row("config transports.keeping transports.live"),
-    "transports.worker": row("scheduler task transports.codec transports.live transports.work jax numpy"),
-    "transports.threads": row("transports.house transports.live transports.work transports.worker"),
+    "transports.worker": row("scheduler task transports.codec transports.messages transports.work jax numpy"),
+    "transports.threads": row("transports.house transports.live transports.messages transports.work transports.worker"),
     "transports.again": row(
-        "engine scheduler server task timeline transports.codec transports.live transports.work "
+        "engine scheduler server task timeline transports.codec transports.programs transports.work "
         "transports.worker jax numpy"
     ),
     "transports.results": row("config timeline transports.coordinator transports.keeping transports.ledger numpy"),
     "transports.drive": row(
-        "config records transports.about transports.codec transports.live transports.results transports.work",
+        "config records transports.about transports.codec transports.ledger transports.live transports.messages "
+        "transports.results transports.work",
         "transports.ray transports.threads",
     ),
     "transports.replaying": row(
@@ -187,7 +190,7 @@ LAW = {
     "transports.ray.posts": row(),
     "transports.ray.site": row("config runtime transports.ray.means", "ray"),
     "transports.ray.seat": row(
-        "config transports.about", "runtime transports.house transports.live transports.work filelock"
+        "config transports.about", "runtime transports.house transports.live transports.messages transports.work"
     ),
     "transports.ray.force": row(
         "config runtime transports.about transports.ray.means transports.ray.seat transports.ray.site",
@@ -195,7 +198,7 @@ LAW = {
     ),
     "transports.ray.line": row(
         "runtime transports.about transports.ray.means transports.ray.seat transports.ray.site",
-        "transports.live transports.worker ray",
+        "transports.messages transports.worker ray",
     ),
     "transports.ray.crew": row(
         "config transports.ray.line transports.ray.means transports.ray.posts transports.ray.seat transports.ray.site",

@@ -17,7 +17,7 @@ from toybench.outer import METHODS
 from toybench.transports.again import again
 from toybench.transports.drive import Engine
 from toybench.transports.drive import carry_out as carry_out_real
-from toybench.transports.live import Rules
+from toybench.transports.messages import Rules
 
 CLUSTER = Cluster(sec_per_step=(1.0, 1.7, 3.1), local_steps=4, dynamic_steps=True)
 SMALL = [

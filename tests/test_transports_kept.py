@@ -10,7 +10,8 @@ from toybench.loading import load_run, overlay
 from toybench.transports import house
 from toybench.transports.frames import HEAD, MARK, pack, read_frames
 from toybench.transports.house import evaluate, first_look, give_up_the_late, kept
-from toybench.transports.live import Live, Push, Rules
+from toybench.transports.live import Live
+from toybench.transports.messages import Push, Rules
 from toybench.transports.work import toy_recipe
 from toybench.transports.worker import Hand
 

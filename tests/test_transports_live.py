@@ -18,7 +18,8 @@ from toybench.transports import ledger as ledgers
 from toybench.transports.again import again
 from toybench.transports.codec import CODECS, wire_shapes
 from toybench.transports.house import evaluate, first_look, give_up_the_late, status
-from toybench.transports.live import PATIENCE, Live, Push, Rules
+from toybench.transports.live import PATIENCE, Live
+from toybench.transports.messages import Push, Rules
 from toybench.transports.work import reads_pulled
 from toybench.transports.worker import Hand
 

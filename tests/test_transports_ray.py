@@ -19,7 +19,7 @@ from toybench.loading import load_run
 from toybench.transports.again import again
 from toybench.transports.coordinator import read_arrivals, timeline_of
 from toybench.transports.ledger import Ledger
-from toybench.transports.live import Rules
+from toybench.transports.messages import Rules
 from toybench.transports.ray import Needs, join_ray, run_ray
 from toybench.transports.ray.crew import DONE, Crew
 from toybench.transports.ray.line import plain

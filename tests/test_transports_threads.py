@@ -17,7 +17,8 @@ from toybench.cli import main
 from toybench.timeline import simulate
 from toybench.transports.again import again
 from toybench.transports.drive import Engine, carry_out
-from toybench.transports.live import Live, Rules
+from toybench.transports.live import Live
+from toybench.transports.messages import Rules
 from toybench.transports.results import departures, predicted, read_real
 from toybench.transports.threads import run_threads
 from toybench.transports.work import Recipe, ToyWork, toy_recipe

@@ -14,7 +14,7 @@ from toybench.server import Server, apply_arrival, open_server
 from toybench.task import Params
 from toybench.timeline import Timeline
 from toybench.transports.codec import CODECS, decode
-from toybench.transports.live import row_of
+from toybench.transports.programs import row_of
 from toybench.transports.work import Work
 from toybench.transports.worker import Hand
 

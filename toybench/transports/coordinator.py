@@ -94,7 +94,9 @@ class Coordinator:
         before = self.leave(worker, now) if worker in self.scheduler.present else Outcome()
         self.known.add(worker)
         if self.speeds and not self.declared and worker not in self.speeds:
-            self.scheduler.set_speed(worker, min(self.speeds.values()))  # as fast as any, until it is measured
+            there = [speed for one, speed in self.speeds.items() if one in self.scheduler.present]
+            fastest = min(there or self.speeds.values())
+            self.scheduler.set_speed(worker, fastest)  # as fast as any, until it is measured
         if not self.begun or len(self.stepped) < len(self.arrivals):  # what it would pull is not there yet
             self.scheduler.wait(worker)
             self.fresh.add(worker)
@@ -182,7 +184,7 @@ class Coordinator:
             "scheduler": self.scheduler.state(),
             "running": [[*given._replace(visit=[*given.visit])] for given in self.running.values()],
             "arrivals": [[*a._replace(visit=[*a.visit])] for a in self.arrivals],
-            "stepped": self.stepped,
+            "stepped": [*self.stepped],
             "speeds": [[*item] for item in self.speeds.items()],
             "counts": [self.steps_done, self.lost, self.lost_steps, self.next_id],
             "known": sorted(self.known),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toybench.config import ConfigError
+from toybench.config import ConfigError, ConfigWarning
 from toybench.records import provenance, write_json
-from toybench.transports.about import about_of
+from toybench.transports.about import about_of, versions
 from toybench.transports.codec import CODECS
-from toybench.transports.live import Live, Rules
+from toybench.transports.ledger import Ledger
+from toybench.transports.live import Live
+from toybench.transports.messages import Rules
 from toybench.transports.results import LEDGER, columns_of, departures, first_departure, predicted, read_real
 from toybench.transports.work import Recipe
 
@@ -82,6 +85,7 @@ def carry_out(
     if not resume and any(ledger.glob("checkpoint-*")):
         said = f"{str(folder)!r} holds a real run"
         raise ConfigError("out", f"{said}; --resume goes on with it, another --out leaves it")
+    tell_of_other_sources(ledger)
     last: dict[str, Any] = {}
 
     tell = _every(1.0, lambda status: write_json(folder / STATUS, status))
@@ -100,6 +104,14 @@ def carry_out(
     document = record(recipe, engine, folder, time.monotonic() - began)
     write_json(folder / RECORD, document)
     return document
+
+
+def tell_of_other_sources(ledger: Path) -> None:
+    """Warn where a run goes on under other sources than it was made by so far."""
+    frame = Ledger(ledger).last() if ledger.is_dir() else None
+    if frame is not None and (before := frame.told["about"].get("sources")) != (now := versions()["sources"]):
+        said = f"the run was made so far by sources {before}, these are {now}: it may go otherwise from here"
+        warnings.warn(f"resume: {said}", ConfigWarning, stacklevel=2)
 
 
 def _threads(recipe: Recipe, engine: Engine, ledger: Path, report: Report, stop: Callable[[], bool]) -> bool:

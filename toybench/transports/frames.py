@@ -23,11 +23,12 @@ class Frame(NamedTuple):
     arrays: list[np.ndarray]
 
 
-def pack(told: dict[str, Any], arrays: Sequence[Any] = ()) -> list[bytes | memoryview]:
-    """A frame as pieces to be written one after another; the arrays are not copied."""
+def pack(told: dict[str, Any] | str, arrays: Sequence[Any] = ()) -> list[bytes | memoryview]:
+    """A frame as pieces to be written one after another; the arrays are not copied. JSON is taken as it is."""
     whole = [np.asarray(array, order="C") for array in arrays]  # ascontiguousarray makes a number a list of one
     shapes = [[array.dtype.name, [*array.shape]] for array in whole]
-    head = json.dumps({"told": told, "arrays": shapes}).encode()
+    said = told if isinstance(told, str) else json.dumps(told)
+    head = f'{{"told": {said}, "arrays": {json.dumps(shapes)}}}'.encode()
     body = [array.reshape(-1).view(np.uint8).data for array in whole]
     check = zlib.crc32(head)
     for piece in body:

@@ -10,9 +10,10 @@ from typing import Any
 
 from toybench.config import ConfigError
 from toybench.transports.keeping import Point
-from toybench.transports.live import Live
+from toybench.transports.live import LATE, Live
 
 BEAT = 0.02  # seconds between looks at the clock
+DOUBLINGS = 10  # of a limit, at most
 
 
 @contextmanager
@@ -72,28 +73,30 @@ def evaluate(live: Live) -> bool:
 
 
 def limit_of(live: Live, worker: int) -> float:
-    """Seconds that a worker may take for what it is doing."""
-    rules, coordinator = live.rules, live.coordinator
-    given = coordinator.running[worker]
-    if given.reset or worker not in coordinator.speeds:
-        return rules.first
-    expected = given.visit.num_steps * coordinator.speeds[worker] * (rules.pace or 1.0)
-    return max(rules.least, rules.factor * expected)
+    """Seconds that a worker may take for what it is doing; twice as many after each time that they were not enough."""
+    rules, coordinator, declared = live.rules, live.coordinator, live.work.run.cluster.sec_per_step
+    given, known = coordinator.running[worker], coordinator.speeds
+    slowed = declared[worker % len(declared)] if rules.pace else 0.0
+    expected = given.visit.num_steps * known.get(worker, slowed) * (rules.pace or 1.0)
+    limit = max(rules.least, rules.factor * expected)
+    if given.reset or worker not in known:
+        limit = max(limit, rules.first)
+    return limit * 2.0 ** min(live.missed[worker], DOUBLINGS)
 
 
 def give_up_the_late(live: Live) -> list[int]:
     """Workers whose visit has taken too long are held for dead; what they did is given out again."""
     with live.changed:
-        if live.over:
+        if live.over or live.failed or live.closed:
             return []
         now = live.now
         late = [
             worker
             for worker, given in live.coordinator.running.items()
-            if now - max(given.since, live.opened_at) > limit_of(live, worker)
+            if not live.knocking[worker] and now - max(given.since, live.opened_at) > limit_of(live, worker)
         ]
         for worker in late:  # before a push can come in between
-            live.gone(worker, "late")
+            live.gone(worker, LATE)
     return late
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from toybench.config import ConfigError
 from toybench.server import Server
 from toybench.transports.frames import Frame
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Point(NamedTuple):
@@ -24,8 +25,11 @@ class Point(NamedTuple):
     metrics: dict[str, float]
 
 
-def freeze(live: Any) -> tuple[dict[str, Any], list[Any]]:
-    """A server between groups: what JSON can say of it, and its arrays, those copied that it writes over."""
+def freeze(live: Any) -> tuple[str, list[Any]]:
+    """A server between groups: as JSON, and its arrays, those copied that it writes over.
+
+    Neither may be the server's own: it goes on while they are written.
+    """
     starts = sorted(live.starts)
     due = [*live.due]  # evaluations that nobody had time for
     written_over = jax.tree.map(np.array, tuple(live.server[1:]))
@@ -41,6 +45,7 @@ def freeze(live: Any) -> tuple[dict[str, Any], list[Any]]:
         "pace": live.rules.pace,
         "seed": live.work.seed,
         "began": live.began,
+        "at": live.now,
         "coordinator": live.coordinator.state(),
         "starts": starts,
         "counts": dict(live.counts),
@@ -48,7 +53,7 @@ def freeze(live: Any) -> tuple[dict[str, Any], list[Any]]:
         "due": [[*point] for point, _ in due],
         "losses": [[*item] for item in live.losses.items()],
     }
-    return told, [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return json.dumps(told), [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def thaw(live: Any, frame: Frame) -> None:
@@ -58,12 +63,12 @@ def thaw(live: Any, frame: Frame) -> None:
         ConfigError: that was of another run, version or rule.
     """
     told = frame.told
-    own = {"schema": SCHEMA, "about": live.about, "codec": live.rules.codec, "pace": live.rules.pace}
+    own = {"schema": SCHEMA, "about": lasting(live.about), "codec": live.rules.codec, "pace": live.rules.pace}
     for name, here in (own | {"seed": live.work.seed}).items():
-        if (there := told.get(name)) != here:
+        if (there := lasting(told["about"]) if name == "about" else told.get(name)) != here:
             raise ConfigError("resume", f"the folder holds a run of {_differing(name, there, here)}")
     live.coordinator.restore(told["coordinator"])
-    live.began, live.points = told["began"], [Point(*point) for point in told["points"]]
+    live.began, live.at, live.points = told["began"], told["at"], [Point(*point) for point in told["points"]]
     live.counts.update(told["counts"])
     live.losses.update((worker, loss) for worker, loss in told["losses"])
     like = [live.server, [live.server.params] * len(told["starts"]), [live.server.params] * len(told["due"])]
@@ -75,6 +80,11 @@ def thaw(live: Any, frame: Frame) -> None:
         live.count(number, step)
     live.due.extend((Point(*point), params) for point, params in zip(told["due"], due))
     live.looked_at = max((point.local_steps for point in [*live.points, *(p for p, _ in live.due)]), default=0)
+
+
+def lasting(about: dict[str, str]) -> dict[str, str]:
+    """What a run keeps through its deaths. Its sources may be mended in between, which its driver tells of."""
+    return {name: value for name, value in about.items() if name != "sources"}
 
 
 def _differing(name: str, there: Any, here: Any) -> str:

@@ -1,7 +1,8 @@
 """What a server must not forget, in a folder: now and then all of it, in between every event, before it is answered.
 
 A server that dies is rebuilt by its last whole checkpoint and the events since; an answer is only given to what is on
-the disk. Checkpoint n is followed by journal n, that by journal n + 1 while checkpoint n + 1 is still being written.
+the disk. Checkpoint n is followed by journal n, that by journal n + 1 while checkpoint n + 1 is still being written;
+the one before the last is kept too, with the events since.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from toybench.config import ConfigError
 from toybench.transports.frames import Frame, pack, read_frames
 
 SYNC = getattr(os, "fdatasync", os.fsync)
+LOCK = "lock"
+WAIT = 10.0  # seconds for a process that was just killed to let go of the folder
 
 
 class Ledger:
@@ -31,8 +34,26 @@ class Ledger:
     def __init__(self, folder: Path):
         self.folder, self._number = folder, -1
         self._journal: BinaryIO | None = None
+        self._lock: Any = None
         with _told_of(folder):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def hold(self) -> None:
+        """Keep other servers from the folder until `close`.
+
+        Raises:
+            ConfigError: one is at work there, in this process or another.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / LOCK, timeout=WAIT, thread_local=False)
+        with _told_of(self.folder):
+            try:
+                lock.acquire()
+            except Timeout:  # an OSError too
+                said = f"another process is at work in {str(self.folder)!r}"
+                raise ConfigError("out", said) from None
+        self._lock = lock
 
     @property
     def bytes(self) -> int:
@@ -45,18 +66,21 @@ class Ledger:
         Raises:
             ConfigError: the folder cannot be read, or its journals are not whole up to the last.
         """
-        whole = [n for n in reversed(self._numbers("checkpoint")) if self._checkpoint(n) is not None]
-        if not whole:
+        with _told_of(self.folder, "read"):
+            yield from self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
+        found = self._last()
+        if found is None:
             journals = [self._path("journal", n) for n in self._numbers("journal")]
             if self._numbers("checkpoint") or any(path.stat().st_size for path in journals):
                 raise ConfigError("resume", f"{str(self.folder)!r} holds no whole checkpoint")
             return
-        found = self._checkpoint(whole[0])
-        assert found is not None
-        yield found
+        number, frame = found
+        yield frame
         for path in self.folder.glob("new-*"):  # a checkpoint that was being written when the server died
             path.unlink()
-        self._number, journals = whole[0], [n for n in self._numbers("journal") if n >= whole[0]]
+        self._number, journals = number, [n for n in self._numbers("journal") if n >= number]
         for n in journals:
             path, end = self._path("journal", n), 0
             with open(path, "rb") as file:
@@ -92,12 +116,14 @@ class Ledger:
             raise _told(self.folder, error) from None
 
     def _undo(self, end: int) -> None:
+        """Never fails: nothing more is written after it but by a server that is begun again."""
         assert self._journal is not None
         with suppress(OSError):
             self._journal.close()  # what it still holds goes wherever it can
         with suppress(OSError), open(self._path("journal", self._number), "r+b") as file:
             file.truncate(end)
-        self._journal = self._opened(self._number)
+        with suppress(OSError):
+            self._journal = self._opened(self._number)
 
     def roll(self) -> int:
         """Later events go to a new journal, to which the checkpoint belongs that is to be written; its number.
@@ -113,8 +139,8 @@ class Ledger:
             sync_folder(self.folder)  # its name too is on the disk before anything in it is answered
         return self._number
 
-    def keep(self, number: int, told: dict[str, Any], arrays: Sequence[Any]) -> None:
-        """The checkpoint of a number from `roll`, whole or not there; what came before it is then dropped.
+    def keep(self, number: int, told: dict[str, Any] | str, arrays: Sequence[Any]) -> None:
+        """The checkpoint of a number from `roll`, whole or not there; what came before the last two is then dropped.
 
         Raises:
             ConfigError: it cannot be written; what was there still is.
@@ -132,20 +158,32 @@ class Ledger:
             with suppress(OSError):
                 fresh.unlink()
             raise _told(self.folder, error) from None
+        before = max((n for n in self._numbers("checkpoint") if n < number), default=number)
         for kind in ("checkpoint", "journal"):
             for n in self._numbers(kind):
-                if n < number:
+                if n < before:
                     self._path(kind, n).unlink()
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Let go of the journal, and of the folder."""
         if self._journal is not None:
             self._journal.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def last(self) -> Frame | None:
-        """The last whole checkpoint."""
-        found = (self._checkpoint(n) for n in reversed(self._numbers("checkpoint")))
-        return next((frame for frame in found if frame is not None), None)
+        """The last whole checkpoint.
+
+        Raises:
+            ConfigError: the folder cannot be read.
+        """
+        with _told_of(self.folder, "read"):
+            found = self._last()
+        return None if found is None else found[1]
+
+    def _last(self) -> tuple[int, Frame] | None:
+        found = ((n, self._checkpoint(n)) for n in reversed(self._numbers("checkpoint")))
+        return next(((n, frame) for n, frame in found if frame is not None), None)
 
     def _checkpoint(self, number: int) -> Frame | None:
         with open(self._path("checkpoint", number), "rb") as file:
@@ -163,12 +201,16 @@ class Ledger:
 
 
 @contextmanager
-def _told_of(folder: Path) -> Iterator[None]:
+def _told_of(folder: Path, what: str = "write") -> Iterator[None]:
     """What goes wrong with a folder, in one line."""
     try:
         yield
     except OSError as error:
-        raise _told(folder, error) from None
+        raise _told(folder, error) if what == "write" else _unread(folder, error) from None
+
+
+def _unread(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError("resume", f"cannot read {str(folder)!r}: {error.strerror or error}")
 
 
 def _told(folder: Path, error: OSError) -> ConfigError:

@@ -10,72 +10,26 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from toybench.config import ConfigError
-from toybench.engine import Rows, arrival_extras
-from toybench.outer.base import pull_current
-from toybench.scheduler import Visit
-from toybench.server import Server, apply_arrival, open_server
+from toybench.server import open_server
 from toybench.task import Params
-from toybench.transports.codec import CODECS, decode, fits
 from toybench.transports.coordinator import Coordinator, Given, Outcome
 from toybench.transports.keeping import Point, freeze, thaw
 from toybench.transports.ledger import Ledger
+from toybench.transports.messages import Push, Reply, Rules
+from toybench.transports.programs import Programs, own, row_of
 from toybench.transports.work import Work, reads_pulled
 
+LATE = "late"
 PATIENCE = 20  # refusals on end, times the workers, after which the run is given up
-
-
-class Push(NamedTuple):
-    """A finished visit, on its way to the server."""
-
-    worker: int
-    id: int
-    seconds: float  # that the visit took the worker
-    loss: float  # mean over its steps
-    arrays: list[Any]  # the pseudo-gradient, encoded
-
-
-class Reply(NamedTuple):
-    """What the server answers. Neither done nor given anything, a worker asks `next`."""
-
-    worker: int
-    verdict: str = ""  # of a push: 'applied', 'repeated' (it had been before) or 'refused'
-    reason: str = ""  # why refused
-    given: Given | None = None
-    params: list[np.ndarray] | None = None  # leaves of what the worker pulls
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a server deals with its workers.
-
-    Args:
-        codec: of `toybench.transports.codec.CODECS`.
-        pace: seconds that a second of the cluster's declared speeds lasts, for workers that are slowed down to them;
-            0: they are as fast as they are.
-        first: seconds after which a worker that has shown no speed yet is given up: it compiles.
-        factor: times its own expected time after which a worker is given up.
-        least: seconds before which none is.
-        every: seconds between checkpoints.
-    """
-
-    codec: str = "none"
-    pace: float = 0.0
-    first: float = 300.0
-    factor: float = 4.0
-    least: float = 5.0
-    every: float = 30.0
 
 
 class Live:
@@ -86,10 +40,10 @@ class Live:
         folder: for what it must not forget. If something of the same run is there, it goes on with that.
         rules: see `Rules`.
         about: what workers must agree in: versions, sources, the run.
-        clock: seconds since the epoch.
+        clock: seconds, instead of the system's clocks.
 
     Raises:
-        ConfigError: the folder cannot be written, or holds another run.
+        ConfigError: the folder cannot be written, holds another run, or another server is at work in it.
     """
 
     def __init__(
@@ -98,7 +52,7 @@ class Live:
         folder: Path,
         rules: Rules,
         about: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ):
         self.work, self.rules, self.about = work, rules, dict(about or {})
         self.ledger, self.changed = Ledger(folder), threading.Condition()
@@ -120,14 +74,28 @@ class Live:
         self.due: deque[tuple[Point, Params]] = deque()  # evaluations to be made
         self.looked_at = 0  # local steps at the last of these
         self.applied: set[int] = set()  # visits that arrived
+        self.missed: Counter[int] = Counter()  # by worker, deadlines on end
+        self.knocking: Counter[int] = Counter()  # by worker, pushes that are here and wait for their turn
+        self.holders: dict[int, str] = {}  # worker -> the process that has its number
+        self.retired: set[str] = set()  # processes whose numbers others have
         self.failed, self.closed = "", False
-        self._clock, self._refusals, self.began = clock, 0, clock()
-        self._compile()
-        self._open()
-        self.opened_at = self.now
+        self._refusals, self._ears = 0, threading.Lock()
+        self.began, self.at = (clock or time.time)(), 0.0  # and the time of the last event
+        self._ticks = clock or time.monotonic  # the system's other clock may be set while a run goes on
+        self.programs = Programs(work.outer, rules.codec, params)
+        self.ledger.hold()
+        try:
+            self._open()
+            self.programs.warm(self.server)
+        except BaseException:
+            self.ledger.close()
+            raise
+        self.at = max(self.at, (clock or time.time)() - self.began)
+        self.opened_at, self._opened = self.at, self._ticks()
 
     def _open(self) -> None:
         """Go on with what the folder holds, or begin."""
+        self._opened = self._ticks()
         frames = self.ledger.read()
         first = next(frames, None)
         if first is None:
@@ -136,6 +104,7 @@ class Live:
         thaw(self, first)
         for frame in frames:
             self._follow(frame.told, frame.arrays)
+            self.at = frame.told["at"]
         self.ledger.open()
 
     def checkpoint(self) -> bool:
@@ -152,65 +121,55 @@ class Live:
         self.ledger.keep(number, told, arrays)  # nobody waits for it
         return True
 
-    # Its two programs
-
-    def _compile(self) -> None:
-        codec, outer = CODECS[self.rules.codec], self.work.outer
-        like = jax.eval_shape(lambda: self.server.params)
-
-        @jax.jit
-        def finite(arrays):
-            return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(decode(codec, arrays, like))]).all()
-
-        # The parameters are others' too: workers that are to pull them, evaluations. All else is written over.
-        @partial(jax.jit, donate_argnums=1)
-        def arrive(params, rest, arrays, row, start):
-            g, server = decode(codec, arrays, like), Server(params, *rest)
-            params, *rest = apply_arrival(outer, server, g, step=row.step, **arrival_extras(row, start))
-            return params, tuple(rest)
-
-        self._finite, self._arrive = finite, arrive
-        self._pull = pull_current if outer.pull is pull_current else jax.jit(outer.pull)
-        self._fits = partial(fits, codec, like=like)
-
     # What workers call
 
-    def hello(self, worker: int, about: Mapping[str, str] | None = None) -> Reply:
-        """A worker comes, or comes back, with nothing in its hands."""
+    def hello(self, worker: int, about: Mapping[str, str] | None = None, who: str = "") -> Reply:
+        """A worker comes, or comes back, with nothing in its hands. A process that had its number loses it to `who`."""
         about = self.about if about is None else about
-        for name, own in self.about.items():
-            if (there := about.get(name)) != own:
+        for name, here in self.about.items():
+            if (there := about.get(name)) != here:
                 self._refuse("other versions")
-                return Reply(-1, "refused", f"{name} is {there} on the worker, {own} on the server", done=True)
+                return Reply(worker, "refused", f"{name} is {there} on the worker, {here} on the server", done=True)
         with self.changed:
+            if (known := self._of_another(worker, who)) is not None:
+                return known
+            if (before := self.holders.get(worker, who)) != who:
+                self.retired.add(before)
+            self.holders[worker] = who
             if not (self.over or self.failed):
                 self._happen({"kind": "join", "worker": worker})
             return self._reply(worker)
 
     def push(self, push: Push) -> Reply:
         """A visit is done. What is answered 'applied' is on the disk."""
-        wrong = self._fits(push.arrays)
+        with self._heard(push.worker):
+            return self._push(push)
+
+    def _push(self, push: Push) -> Reply:
+        wrong = self.programs.wrong(push.arrays)
         with self.changed:
             self.counts["bytes in"] += sum(array.nbytes for array in push.arrays)
         if wrong is None and not math.isfinite(push.loss):
             wrong = f"its loss is {push.loss}"
         if wrong is None and not 0 < push.seconds < math.inf:
             wrong = f"it took {push.seconds} seconds"
-        if wrong is None and not bool(self._finite([np.asarray(a) for a in push.arrays])):
-            wrong = "it has numbers that are not finite"
         with self.changed:
-            if (known := self._judge(push)) is not None:
+            if self.failed or self.closed:  # the memory may hold what the disk does not
+                return self._reply(push.worker)
+            if (known := self._of_another(push.worker, push.who) or self._judge(push)) is not None:
                 return known
             if wrong is not None:
                 return self._refused(push.worker, wrong)
-            self._refusals = 0
+            self._refusals = self.missed[push.worker] = 0
             told = {"kind": "push", "worker": push.worker, "id": push.id, "seconds": push.seconds, "loss": push.loss}
             written = self._happen(told, push.arrays)
             return self._reply(push.worker, "applied" if written else "")
 
-    def next(self, worker: int, wait: float = 1.0) -> Reply:
+    def next(self, worker: int, wait: float = 1.0, who: str = "") -> Reply:
         """What the worker is to do; waits for so many seconds at most."""
         with self.changed:
+            if (known := self._of_another(worker, who)) is not None:
+                return known
             self.changed.wait_for(lambda: worker in self.offers or self.over or bool(self.failed), wait)
             if not self.over and worker in self.coordinator.running and worker not in self.offers:
                 self._happen({"kind": "join", "worker": worker})  # it never got what it was given
@@ -221,8 +180,9 @@ class Live:
     def gone(self, worker: int, why: str = "gone") -> None:
         """A worker is lost: its process has ended, or it has not been heard of for too long."""
         with self.changed:
-            if not self.over and worker in self.coordinator.scheduler.present:
+            if not (self.over or self.failed or self.closed) and worker in self.coordinator.scheduler.present:
                 self.counts[why] += 1
+                self.missed[worker] += why == LATE
                 self._happen({"kind": "leave", "worker": worker})
 
     def close_if_due(self) -> None:
@@ -254,6 +214,24 @@ class Live:
         with self.changed:
             self.closed = True
             self.ledger.close()
+
+    @contextmanager
+    def _heard(self, worker: int) -> Iterator[None]:
+        """Whose push is here is not late, however long it waits for its turn."""
+        with self._ears:
+            self.knocking[worker] += 1
+        try:
+            yield
+        finally:
+            with self._ears:
+                self.knocking[worker] -= 1
+
+    def _of_another(self, worker: int, who: str) -> Reply | None:
+        """The answer to a process that was held for dead, and whose number another has."""
+        if who not in self.retired:
+            return None
+        self._refuse("another process has its number")
+        return Reply(worker, "refused", "another process has its number", done=True)
 
     def _judge(self, push: Push) -> Reply | None:
         """The answer to a push that is not new, not the worker's own, or comes too late."""
@@ -287,7 +265,11 @@ class Live:
         if done or none or worker not in self.offers:
             return Reply(worker, verdict, reason, done=done)
         given, handed = self.offers.pop(worker)
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(handed)]
+        try:
+            leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(handed)]
+        except Exception as error:  # the device failed at what it was given some time ago
+            self.fail(f"{type(error).__name__}: {error}")
+            return Reply(worker, done=True)
         self.counts["bytes out"] += sum(leaf.nbytes for leaf in leaves)
         return Reply(worker, verdict, reason, given, leaves)
 
@@ -296,21 +278,21 @@ class Live:
     @property
     def now(self) -> float:
         """Seconds since the run began, whatever died in between."""
-        return self._clock() - self.began
+        return self.at + (self._ticks() - self._opened)
 
     def _happen(self, told: dict[str, Any], arrays: Sequence[Any] = ()) -> bool:
         """An event, and all that follows from it; nobody is told before it is on the disk. Whether it is.
 
-        The device works while the disk does. Where that fails, so does the run: what the memory then holds is dropped.
+        The device works while the disk does. Where either fails, so does the run: what the memory holds is dropped.
         """
         if self.failed or self.closed:
             return False
         told = told | {"at": self.now}
-        self._follow(told, arrays)
         try:
+            self._follow(told, arrays)
             self.ledger.append(told, arrays)
-        except ConfigError as error:
-            self.fail(str(error))
+        except Exception as error:
+            self.fail(str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}")
             return False
         self.changed.notify_all()
         return True
@@ -344,7 +326,7 @@ class Live:
             self._take(number, step)
         for given in outcome.given:
             worker = given.visit.worker
-            handed = self._pull(self.server.outer_state, self.server.params, np.int32(worker))
+            handed = self.programs.pull(self.server, worker)
             self.offers[worker] = given, handed
             if self.reads:
                 self.starts[worker] = handed
@@ -354,8 +336,7 @@ class Live:
         visit = self.coordinator.arrivals[number].visit
         row = row_of(visit, number, self.count(number, step), step)
         arrays, start = self.held.pop(number)
-        params, rest = self._arrive(self.server.params, tuple(self.server[1:]), arrays, row, start)
-        self.server = Server(params, *rest)
+        self.server = self.programs.arrive(self.server, arrays, row, start)
         if step:
             self._mark(number)
 
@@ -377,25 +358,3 @@ class Live:
             due = Point(number + 1, steps, coordinator.arrivals[number].time, {})
             if all(point.arrivals != due.arrivals for point in self.points):  # or it was made before the server died
                 self.due.append((due, self.server.params))
-
-
-def own(server: Server) -> Server:
-    """The same, nothing in it another's as well: an outer optimizer's state may begin as the parameters themselves."""
-    return Server(server.params, *jax.tree.map(jnp.array, tuple(server[1:])))
-
-
-def row_of(visit: Visit, number: int, staleness: int, step: bool) -> Rows:
-    """An arrival as the spine reads it; who pulls is the caller's."""
-    return Rows(
-        worker=np.int32(visit.worker),
-        shard=np.int32(visit.shard),
-        first_step=np.int32(visit.first_step),
-        num_steps=np.int32(visit.num_steps),
-        staleness=np.int32(staleness),
-        arrival=np.int32(number),
-        dispatch=np.int32(visit.pulled_at),
-        step=np.bool_(step),
-        reset=np.bool_(False),
-        pulls=np.zeros(0, bool),
-        valid=np.bool_(True),
-    )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from toybench.transports.house import first_look, kept, status
-from toybench.transports.live import Live, Push, Reply
+from toybench.transports.live import Live
+from toybench.transports.messages import Push, Reply
 from toybench.transports.work import Work
 from toybench.transports.worker import serve
 
@@ -21,14 +22,14 @@ class Direct:
     def __init__(self, live: Live):
         self.live = live
 
-    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
-        return self.live.hello(worker, about)
+    def hello(self, worker: int, about: Mapping[str, str] | None, who: str) -> Reply:
+        return self.live.hello(worker, about, who)
 
     def push(self, push: Push) -> Reply:
         return self.live.push(push)
 
-    def next(self, worker: int) -> Reply:
-        return self.live.next(worker)
+    def next(self, worker: int, who: str) -> Reply:
+        return self.live.next(worker, who=who)
 
 
 def run_threads(

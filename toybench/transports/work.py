@@ -132,13 +132,14 @@ class ToyWork:
 def reads_pulled(outer: OuterOptimizer, params: Params) -> bool:
     """Whether an outer optimizer looks at what the worker had pulled: whether numbers that are none there show."""
 
-    def shows(params):
+    def shows(params, staleness):
         zeros = jax.tree.map(jnp.zeros_like, params)
         nothing = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
-        told = {name: jnp.int32(1) for name in ("staleness", "worker", "num_steps", "arrival", "dispatch")}
+        told = {name: jnp.int32(1) for name in ("worker", "num_steps", "arrival", "dispatch")}
+        told["staleness"] = staleness
         found = outer.update(zeros, outer.init(zeros), zeros, pulled_params=nothing, **told)
         numbers = [leaf for leaf in jax.tree.leaves(found) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
         return jnp.stack([jnp.isnan(leaf).any() for leaf in numbers]).any()
 
     small = jax.tree.map(lambda leaf: jnp.zeros((2,) * jnp.ndim(leaf), jnp.result_type(leaf)), params)
-    return bool(jax.jit(shows)(small))
+    return bool(jax.jit(jax.vmap(shows, (None, 0)))(small, jnp.array([0, 1, 2, 10, 1000])).any())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,16 @@ import numpy as np
 from toybench.scheduler import Visit
 from toybench.task import Params
 from toybench.transports.codec import CODECS, encode
-from toybench.transports.live import Push, Reply, Rules
+from toybench.transports.messages import Push, Reply, Rules
 from toybench.transports.work import Work
 
 
 class Connection(Protocol):
     """The server as a worker sees it. Every call returns an answer in the end: it is made again where none came."""
 
-    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply: ...
+    def hello(self, worker: int, about: Mapping[str, str] | None, who: str) -> Reply: ...
     def push(self, push: Push) -> Reply: ...
-    def next(self, worker: int) -> Reply: ...
+    def next(self, worker: int, who: str) -> Reply: ...
 
 
 class Hand:
@@ -87,16 +88,17 @@ def serve(
     structure = jax.tree.structure(jax.eval_shape(work.init))
     hand = Hand(work, rules.codec)
     hand.warm()
-    reply = connection.hello(worker, about)
+    who = uuid4().hex  # a number may be given to another, where this one is held for dead
+    reply = connection.hello(worker, about, who)
     while not (reply.done or stop()):
         if reply.given is not None:
             push = _made(hand, structure, reply, rules, work.run.cluster.sec_per_step)
-            reply = connection.push(push)
+            reply = connection.push(push._replace(who=who))
         elif reply.verdict == "refused":
-            reply = connection.hello(worker, about)
+            reply = connection.hello(worker, about, who)
         else:
-            reply = connection.next(worker)
-    return reply.reason if reply.verdict == "refused" and reply.worker < 0 else ""
+            reply = connection.next(worker, who)
+    return reply.reason if reply.done and reply.verdict == "refused" else ""
 
 
 def _made(hand: Hand, structure: Any, reply: Reply, rules: Rules, declared: tuple[float, ...]) -> Push:

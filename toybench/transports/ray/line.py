@@ -15,9 +15,10 @@ from toybench.transports.ray.seat import Terms, settle
 from toybench.transports.ray.site import NAMESPACE
 
 if TYPE_CHECKING:
-    from toybench.transports.live import Push, Reply
+    from toybench.transports.messages import Push, Reply
     from toybench.transports.worker import Connection
 
+WAIT = 1.0  # seconds that a worker's question stays with the server
 Around = Callable[["Connection"], "Connection"]
 
 
@@ -28,14 +29,14 @@ class Line:
         self.name = name
         self.handle: Any = None
 
-    def hello(self, worker: int, about: Mapping[str, str] | None) -> Reply:
-        return self.call("ask", "ask", "hello", worker, about)
+    def hello(self, worker: int, about: Mapping[str, str] | None, who: str) -> Reply:
+        return self.call("ask", "ask", "hello", worker, about, who)
 
     def push(self, push: Push) -> Reply:
         return self.call("ask", "ask", "push", push)
 
-    def next(self, worker: int) -> Reply:
-        return self.call("polls", "ask", "next", worker)
+    def next(self, worker: int, who: str) -> Reply:
+        return self.call("polls", "ask", "next", worker, WAIT, who)
 
     def call(self, queue: str, method: str, *args: Any) -> Any:
         """The answer of an actor's method, when there is one."""

@@ -12,7 +12,7 @@ from toybench.config import ConfigError
 from toybench.transports.about import versions
 
 if TYPE_CHECKING:
-    from toybench.transports.live import Reply, Rules
+    from toybench.transports.messages import Reply, Rules
     from toybench.transports.work import Recipe
 
 
@@ -37,40 +37,27 @@ class Seat:
 
     def __init__(self, terms: Terms, gpus: float = 0.0):
         settle(gpus)
-        from toybench.runtime import configure
-
-        configure()
         self.terms, self.house = terms, ExitStack()
         self.reserved: set[int] = set()
         self.problem: tuple[str, str] | None = None
         try:
             self._open(terms)
         except ConfigError as error:
+            self.house.close()
             self.problem = error.name, error.problem
 
     def _open(self, terms: Terms) -> None:
+        from toybench.runtime import configure
         from toybench.transports.house import first_look, kept
         from toybench.transports.live import Live
 
+        configure()
         if other := [name for name, own in versions().items() if terms.about.get(name) != own]:
             raise ConfigError("server", f"{', '.join(other)} of its process are not the driver's")
-        self._lock(Path(terms.folder))
         self.live = Live(terms.recipe.make(), Path(terms.folder), terms.rules, terms.about)
+        self.house.callback(self.live.close)
         first_look(self.live)
         self.house.enter_context(kept(self.live))
-
-    def _lock(self, folder: Path) -> None:
-        from filelock import FileLock, Timeout
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.house.enter_context(
-                FileLock(folder / "lock", timeout=10, thread_local=False)
-            )  # a process that was killed lets go of it
-        except Timeout:
-            raise ConfigError("out", f"another process is at work in {str(folder)!r}") from None
-        except OSError as error:
-            raise ConfigError("out", f"cannot write to {str(folder)!r}: {error.strerror}") from None
 
     def opened(self) -> tuple[str, str] | None:
         """Name and problem of the ConfigError that kept it from opening, if one did."""
@@ -110,8 +97,10 @@ class Seat:
         """Everything written down; the last status."""
         if self.problem:
             return {"done": False, "failed": ": ".join(self.problem)}
-        self.house.close()
-        self.live.close()
+        try:
+            self.house.close()
+        except ConfigError as error:
+            self.live.fail(str(error))
         return self.status()
 
 

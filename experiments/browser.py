@@ -68,7 +68,7 @@ def browser(path: str) -> Iterator[Any]:
     with sync_playwright() as playwright:
         program = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = program.new_page(viewport={"width": 1400, "height": 1300})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)  # a machine may be busy
         yield page
         program.close()
 

@@ -250,6 +250,39 @@ def test_a_cluster_that_is_there_is_joined_and_left_as_it_was(ray, tmp_path):
     equals_its_replay(recipe(4), tmp_path)
 
 
+OTHERS = """
+import os, sys
+from pathlib import Path
+from tests.test_transports_ray import RULES, recipe
+from toybench.config import ConfigError
+from toybench.transports.ray import run_ray
+from toybench.transports.ray.means import environment
+os.environ.update(environment())  # nobody else is let in
+import ray
+ray.init(num_cpus=2, resources={"TPU": 4, "own": 2}, include_dashboard=False)
+report = lambda told: held.append(ray.available_resources().get("own", 0)) if told["arrivals"] else None
+held = []
+for others in ({"TPU": 3}, {"own": 1}, {"own": 2}):
+    try:
+        done = run_ray(
+            recipe(4), Path(sys.argv[1]), RULES, workers=1 if "TPU" in others else 2, cpus_per_worker=0.5,
+            resources_per_worker=others, report=report,
+        )
+        print(done, min(held) == 0)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_workers_take_other_resources_of_a_cluster(ray, tmp_path):
+    """Of which Ray has rules of its own for some."""
+    found = subprocess.run([sys.executable, "-c", OTHERS, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    refused, done, much = found.stdout.splitlines()
+    assert refused.startswith("resources-per-worker: ") and "TPU" in refused, found
+    assert done == "True True" and "do not fit: this Ray has 2 CPUs, 0 GPUs, 2 owns" in much, found
+
+
 # Before anything is started
 
 

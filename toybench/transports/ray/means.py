@@ -158,7 +158,11 @@ def store_size(asked: int | None) -> int:
 
 
 def private_folder() -> str:
-    """A new folder that nobody else can enter, with room for the names of Ray's sockets behind it."""
+    """A new folder that nobody else can enter, with room for the names of Ray's sockets behind it.
+
+    Raises:
+        ConfigError: there is no place for it.
+    """
     place = tempfile.gettempdir()
     if len(os.fsencode(place)) > LONGEST:
         place = "/tmp"

@@ -20,7 +20,7 @@ from lm.work import text_recipe
 from toybench.config import Budget, Cluster
 from toybench.runtime import configure
 from toybench.transports.drive import Engine, carry_out
-from toybench.transports.live import Rules
+from toybench.transports.messages import Rules
 from toybench.transports.results import read_real
 
 STEPS = 2000  # of all workers

@@ -4,10 +4,10 @@ Command:  python -m experiments.soak --seconds 240
 Duration: up to three times as long as said, and a minute or two for the runs without faults and the replays. Leave the
 sources alone meanwhile: a server that is begun again from others is refused.
 
-A few seeds of a small toy, one after the other. Workers are killed and stopped, the server is killed at any moment,
-just after its journal grew and while it writes a checkpoint; pushes come twice, late and after the next; the server's
-files may once grow no further; a worker of another version asks to come in. Looked at from outside: what the workers'
-own logs say was sent and acknowledged, what the server's folder says was applied, and what is left on the machine.
+A few seeds of a small toy, one after the other. Workers and the server are killed and stopped, the server at any
+moment, just after its journal grew and while it writes a checkpoint; pushes come twice, late and after the next; the
+server's files may once grow no further; a worker of another version asks to come in. Looked at from outside: what the
+workers' own logs say was sent and acknowledged, what the server's folder says was applied, and what is left behind.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ except ConfigError as error:
         print(error)
         sys.exit(0)
 sys.exit(3)
-"""
-UNSEEN = 3  # its exit status where the run had just failed, or did before it was answered
+"""  # whatever else it ends with, it was not answered: the run had just failed, or it was killed itself
 
 
 def recipe_of(seconds: float, seed: int) -> Recipe:
@@ -99,28 +98,34 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
         def report(told: dict[str, Any], last: dict[str, Any] = last) -> None:
             last.update(told)
             chaos.told.update(told)
-            if told["arrivals"] > 20 and (not foreign or foreign[-1].poll() == UNSEEN):
+            if told["arrivals"] > 20 and (not foreign or foreign[-1].poll() not in (None, 0)):
                 command = [sys.executable, "-c", JOIN, str(ledger)]
                 foreign.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
 
         thread.start()
         around, stop = partial(Unreliable, folder=str(said)), lambda: time.monotonic() > until
+        whole = False
         try:
             whole = run_ray(
                 recipe, ledger, RULES, workers=len(SPEEDS), cpus_per_worker=cores() / len(SPEEDS) / 2,
                 store=100 * 2**20, care=CARE, around=around, report=report, stop=stop,
             )  # fmt: skip
+        except ConfigError as error:  # where a run does not even begin, or its server is given up
+            last["failed"] = str(error)
         finally:
             chaos.ended.set()
             thread.join()
         chaos.told.clear()
-        deaths.update({"workers": last["deaths"], "servers": last["server_deaths"]})
-        notes += last["notes"]
+        deaths.update({"workers": last.get("deaths", 0), "servers": last.get("server_deaths", 0)})
+        notes += last.get("notes", [])
         if whole:
             break
         failures.append((last.get("failed") or "stopped").replace(str(folder), "FOLDER"))
         print(f"seed {seed}: {failures[-1]}", flush=True)
-    answer = foreign[-1].communicate(timeout=120)[0].strip() if foreign else ""
+        if foreign:
+            foreign[-1].kill()  # what it has joined is there no more; where it was answered it has ended
+        time.sleep(1.0)
+    answer = answered(foreign[-1]) if foreign else ""
     return {
         "faults": dict(chaos.counts),
         "deaths": dict(deaths),
@@ -130,7 +135,22 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
     }
 
 
+def answered(process: subprocess.Popen, seconds: float = 120.0) -> str:
+    """What a process said until its end, or until it took too long."""
+    try:
+        return process.communicate(timeout=seconds)[0].strip()
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[0].strip()
+
+
 # What is found afterwards
+
+
+def unkilled(told: dict[str, Any]) -> int:
+    """Servers that died, beyond those that were killed and one for each run that failed."""
+    killed = sum(times for what, times in told["faults"].items() if what.startswith("servers killed"))
+    return max(0, told["deaths"].get("servers", 0) - killed - len(told["failed"]))
 
 
 def logs(folder: Path) -> list[dict[str, Any]]:
@@ -241,6 +261,7 @@ def main() -> None:
         at = time.monotonic()
         faults = soaked(recipe, folder, asked.seconds / asked.seeds, seed)
         run = {"seed": seed, "seconds": time.monotonic() - at, **faults, **checked(recipe, folder)}
+        run["checks"]["no server died that was not killed"] = not unkilled(faults)
         runs.append(run | {"loss without faults": without_faults(recipe, folder)})
         print(json.dumps(plain(runs[-1]), indent=1), flush=True)
         shutil.rmtree(folder)

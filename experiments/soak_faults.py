@@ -120,7 +120,7 @@ class Chaos:
     def run(self) -> None:
         """Until `ended`: something every few seconds."""
         chances, began = random.Random(self.seed), time.monotonic()
-        acts = [self.kill_worker] * 3 + [self.stop_worker] + [self.kill_server] * 5
+        acts = [self.kill_worker] * 3 + [self.stop_worker, self.stop_server] + [self.kill_server] * 5
         while not self.ended.wait(chances.uniform(1.0, 3.0)):
             if not self.told.get("arrivals"):
                 continue
@@ -136,11 +136,17 @@ class Chaos:
     def stop_worker(self, chances: random.Random) -> None:
         if not (pids := [*self.told.get("pids", {}).values()]):
             return
-        pid = chances.choice(pids)
-        if send(pid, signal.SIGSTOP):
-            self.counts["workers stopped"] += 1
+        self.counts["workers stopped"] += self._stopped(chances.choice(pids), chances)
+
+    def stop_server(self, chances: random.Random) -> None:
+        """All wait for it, and when it goes on much is due at once."""
+        self.counts["servers stopped"] += self._stopped(self.told.get("server_pid"), chances)
+
+    def _stopped(self, pid: int | None, chances: random.Random) -> bool:
+        if stopped := send(pid, signal.SIGSTOP):
             self.ended.wait(chances.uniform(*STOPPED))
             send(pid, signal.SIGCONT)
+        return stopped
 
     def kill_server(self, chances: random.Random) -> None:
         """At any moment; or when its journal has just grown; or while a checkpoint is being written."""

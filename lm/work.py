@@ -11,10 +11,11 @@ import numpy as np
 
 from lm.assemble import assemble, corpus_of
 from lm.config import CHOICES
+from lm.placement import Placement
 from lm.start import read_start
 from lm.task import LanguageTask
 from lm.train import Training
-from toybench.config import Run
+from toybench.config import ConfigError, Run
 from toybench.engine import seed_keys
 from toybench.inner import InnerOptimizer, local_update
 from toybench.loading import dump_run, load_run
@@ -33,17 +34,29 @@ def text_work(told: dict[str, Any]) -> TextWork:
     """The work of `text_recipe`.
 
     Raises:
-        ConfigError: data, or what it starts from, are not there or do not fit.
+        ConfigError: data, or what it starts from, are not there or do not fit; or devices do not divide the batch.
     """
     run, init = load_run(told["run"], CHOICES), told["init"]
+    devices = len(jax.local_devices()) if told.get("spread") else 1
+    check_parts(run, devices)
     corpus = corpus_of(run)
     start = None if init is None else read_start(init, LanguageTask(run.task, corpus))[0]
-    return TextWork(assemble(corpus, run, told["seed"], 1, start))
+    return TextWork(assemble(corpus, run, told["seed"], 1, start, Placement(data=devices)))
+
+
+def check_parts(run: Run, devices: int) -> None:
+    """Whether the batch of a visit can be split over the devices of a worker.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if run.task.batch % devices:
+        raise ConfigError("task.batch", f"must be a multiple of a worker's {devices} devices, got {run.task.batch}")
 
 
 @dataclass(frozen=True)
 class TextWork:
-    """A language-model run, one visit at a time on one device."""
+    """A language-model run, one visit at a time; the batch is split over the devices of its training's placement."""
 
     training: Training
 
@@ -84,7 +97,12 @@ class TextWork:
             visit.shard, visit.first_step, visit.num_steps, model.batch, model.sequence
         )
         batches = np.concatenate([taken, np.repeat(taken[-1:], most - len(taken), 0)])
-        return self._visit(start, inner_state, batches, np.int32(visit.first_step), np.int32(visit.num_steps))
+        (first, num), mesh = np.array([[visit.first_step], [visit.num_steps]], np.int32), self.training.mesh
+        if mesh.alone:
+            return self._visit(start, inner_state, batches, first[0], num[0])
+        start, inner_state, batches = mesh.lay([start]), mesh.lay([inner_state]), mesh.lay_batches(batches[None])
+        found = self.training.programs.visit(start, inner_state, batches, first, num, num[0])
+        return mesh.split(found)[0]  # on the first device
 
     @cached_property
     def _evaluate(self):

@@ -207,10 +207,10 @@ LAW = {
     "transports.ray": row(
         "config transports.about transports.ray.crew transports.ray.line transports.ray.means transports.ray.posts "
         "transports.ray.seat transports.ray.site",
-        "transports.live transports.work ray",
+        "transports.messages transports.work ray",
     ),
     "engines": row(
-        "config console interrupt", "records report transports.drive transports.live transports.show transports.work"
+        "config console interrupt", "records report transports.drive transports.messages transports.show transports.work"
     ),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),

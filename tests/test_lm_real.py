@@ -12,12 +12,14 @@ from lm.config import TWIN
 from lm.loop import carry_out
 from lm.work import text_recipe, text_work
 from tests.corpora import made_of_words
-from toybench.config import Budget, Cluster, InnerAdamW, Run
+from toybench.config import Budget, Cluster, ConfigError, InnerAdamW, Run
 from toybench.outer import METHODS
+from toybench.scheduler import Visit
 from toybench.transports.again import again
 from toybench.transports.drive import Engine
 from toybench.transports.drive import carry_out as carry_out_real
 from toybench.transports.messages import Rules
+from toybench.transports.worker import Hand
 
 CLUSTER = Cluster(sec_per_step=(1.0, 1.7, 3.1), local_steps=4, dynamic_steps=True)
 SMALL = [
@@ -45,6 +47,36 @@ def test_the_simulated_arrivals_computed_by_a_worker_give_the_simulated_run(data
     found = again(work, work.training.timeline)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_visit_over_the_devices_of_a_worker_is_that_on_one(data):
+    """To single precision: the sums over a batch have another order. These tests have two devices."""
+    recipe = text_recipe(run_on(data), 0)
+    one, all_of_them = recipe.make(), recipe.spread().make()
+    assert (one.training.placement.data, all_of_them.training.placement.data) == (1, len(jax.local_devices())) == (1, 2)
+
+    def visits(work):
+        hand = Hand(work, "bfloat16")  # which keeps what it owes
+        hand.visit(work.init(), Visit(0, 0, 0, 4, 0), True)
+        _, loss = hand.visit(work.init(), Visit(0, 0, 4, 3, 1), False)
+        return [loss, hand.inner_state, work.visit(work.init(), hand.inner_state, Visit(0, 1, 0, 4, 2))]
+
+    wanted, found = (jax.tree.leaves(visits(work)) for work in (one, all_of_them))
+    assert all_of_them.training.programs.visit._cache_size() == 1
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_devices_that_do_not_divide_the_batch_are_told_of(data, tmp_path, capsys):
+    run = run_on(data)
+    recipe = text_recipe(replace(run, task=replace(run.task, batch=3)), 0)
+    with pytest.raises(ConfigError, match=r"task.batch: must be a multiple of a worker's 2 devices, got 3"):
+        recipe.spread().make()
+    words = ["--engine", "ray", "--gpus-per-worker", "4", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *SMALL, *words])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2 and len(lines) == 1 and "a worker's 4 devices, got 2" in lines[0], lines
 
 
 def test_visits_of_any_length_are_one_program(data):

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -86,6 +87,12 @@ def covered(state):
         assert sorted(steps) == list(range(given)), shard
 
 
+def folder_of(pid):
+    """That of the Ray of ours that a process belongs to."""
+    told = dict(one.partition("=")[::2] for one in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+    return told[MARK]
+
+
 @pytest.fixture
 def ray():
     """Ray is there; it must be imported by who starts it."""
@@ -94,19 +101,27 @@ def ray():
 
 
 def test_a_run_over_ray_equals_its_replay_and_leaves_nothing(ray, tmp_path):
-    shm, heard, addresses, folders = set(os.listdir("/dev/shm")), [], set(), set()
+    shm, heard, addresses, folders, others = set(os.listdir("/dev/shm")), [], set(), set(), []
 
     def report(told):
         heard.append(told)
-        if MARK in os.environ and not addresses and told["arrivals"]:
-            folders.add(os.environ[MARK])  # others on this machine may have a Ray of their own
-            addresses.update(listening(marked(os.environ[MARK])))
+        if not addresses and told["arrivals"]:
+            folders.add(folder_of(told["server_pid"]))  # others on this machine may have a Ray of their own
+            addresses.update(listening(marked(*folders)))
+            assert stat.S_IMODE(os.stat(*folders).st_mode) == 0o700  # Ray's own are for everybody
+            others.append(subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1))
+            workers.extend(folder_of(pid) for pid in told["pids"].values())
+
+    workers = []
 
     made = recipe(10)
     assert run_ray(made, tmp_path, RULES, {"own": "1"}, workers=2, cpus_per_worker=HALF, report=report)
     state = equals_its_replay(made, tmp_path)
     assert len(state["arrivals"]) == 20 and heard[-1]["done"] and heard[-1]["counts"]["applied"] == 20
     assert addresses and addresses <= LOOPBACK
+    assert others[0].poll() is None  # a child of this process that is no part of it
+    others[0].communicate()
+    assert set(workers) <= folders
     assert not marked(*folders) and not [name for name in folders if os.path.exists(name)]
     assert set(os.listdir("/dev/shm")) <= shm
     assert not (tmp_path / "ray.json").exists()
@@ -185,6 +200,13 @@ def test_a_run_that_is_stopped_goes_on(ray, tmp_path):
     equals_its_replay(made, tmp_path)
 
 
+@pytest.mark.slow
+def test_a_server_that_cannot_start_is_told_why_and_not_tried_for_long(ray, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    with pytest.raises(ConfigError, match=r"server: its process does not start: .*jax.*JAX_PLATFORMS='nonsense'"):
+        run_ray(recipe(), tmp_path, RULES, workers=1, cpus_per_worker=HALF)
+
+
 HOST = """
 import os, sys
 from toybench.transports.ray import Needs
@@ -226,6 +248,39 @@ def test_a_cluster_that_is_there_is_joined_and_left_as_it_was(ray, tmp_path):
         host.stdin.close()
         assert host.wait(60) == 0
     equals_its_replay(recipe(4), tmp_path)
+
+
+OTHERS = """
+import os, sys
+from pathlib import Path
+from tests.test_transports_ray import RULES, recipe
+from toybench.config import ConfigError
+from toybench.transports.ray import run_ray
+from toybench.transports.ray.means import environment
+os.environ.update(environment())  # nobody else is let in
+import ray
+ray.init(num_cpus=2, resources={"TPU": 4, "own": 2}, include_dashboard=False)
+report = lambda told: held.append(ray.available_resources().get("own", 0)) if told["arrivals"] else None
+held = []
+for others in ({"TPU": 3}, {"own": 1}, {"own": 2}):
+    try:
+        done = run_ray(
+            recipe(4), Path(sys.argv[1]), RULES, workers=1 if "TPU" in others else 2, cpus_per_worker=0.5,
+            resources_per_worker=others, report=report,
+        )
+        print(done, min(held) == 0)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_workers_take_other_resources_of_a_cluster(ray, tmp_path):
+    """Of which Ray has rules of its own for some."""
+    found = subprocess.run([sys.executable, "-c", OTHERS, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    refused, done, much = found.stdout.splitlines()
+    assert refused.startswith("resources-per-worker: ") and "TPU" in refused, found
+    assert done == "True True" and "do not fit: this Ray has 2 CPUs, 0 GPUs, 2 owns" in much, found
 
 
 # Before anything is started

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from toybench.transports.drive import Engine
     from toybench.transports.work import Recipe
 
-NEEDED = ("pace", "compress", "address", "cpus_per_worker", "gpus_per_worker", "deadline")  # an engine
+DEVICES = ("cpus_per_worker", "gpus_per_worker", "resources_per_worker")
+NEEDED = ("pace", "compress", "address", *DEVICES, "deadline")  # an engine
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,31 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 def add_devices(parser: Any) -> None:
     """What of Ray's resources a worker takes."""
     parser.add_argument("--cpus-per-worker", type=float, metavar="N", help="of Ray's resources (default 1)")
-    parser.add_argument("--gpus-per-worker", type=float, metavar="N", help="likewise (default 0); parts are possible")
+    text = "likewise (default 0); parts of one are possible, and of several a worker uses all"
+    parser.add_argument("--gpus-per-worker", type=float, metavar="N", help=text)
+    text = "others by the name that the cluster has for them, as TPU=4; may be given again"
+    parser.add_argument("--resources-per-worker", action="append", metavar="NAME=NUMBER", help=text)
+
+
+def devices_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of `add_devices` ask for, where they do.
+
+    Raises:
+        ConfigError: a resource that is not NAME=NUMBER.
+    """
+    given = {name: getattr(arguments, name, None) for name in DEVICES}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "resources_per_worker" in given:
+        given["resources_per_worker"] = dict(map(_resource, given["resources_per_worker"]))
+    return given
+
+
+def _resource(told: str) -> tuple[str, float]:
+    name, _, number = told.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ConfigError("resources-per-worker", f"expected NAME=NUMBER, as TPU=4, got {told!r}") from None
 
 
 def engine_of(arguments: argparse.Namespace) -> Engine | None:
@@ -47,13 +72,13 @@ def engine_of(arguments: argparse.Namespace) -> Engine | None:
         ConfigError: a value out of bounds, or a setting of real workers without any.
     """
     given = {name: getattr(arguments, name, None) for name in NEEDED}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None} | devices_of(arguments)
     if arguments.engine is None:
         if given:
             raise ConfigError(next(iter(given)), "is for real workers: it goes with --engine threads or ray")
         return None
     from toybench.transports.drive import Engine
-    from toybench.transports.live import Rules
+    from toybench.transports.messages import Rules
 
     names = {"compress": "codec", "deadline": "factor", "pace": "pace"}
     rules = Rules(**{names[name]: value for name, value in given.items() if name in names})

@@ -146,10 +146,11 @@ def train_real(runs: dict[str, Run], seed: int, engine: Engine, arguments: argpa
 
     configure()
     from lm.assemble import placed
-    from lm.work import text_recipe
+    from lm.work import check_parts, text_recipe
 
     for one in runs.values():
         placed(one)  # what does not fit is told of now
+        check_parts(one, max(1, int(engine.gpus_per_worker)))
     recipes = {name: text_recipe(one, seed, arguments.init) for name, one in runs.items()}
     return carry_out_all(recipes, engine, arguments)
 

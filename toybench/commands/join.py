@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from toybench.config import ConfigError, Run
-from toybench.engines import add_devices
+from toybench.engines import add_devices, devices_of
 from toybench.interrupt import INTERRUPT, INTERRUPTED, TERMINATED, terminated
 
 
@@ -31,10 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = Path(arguments.folder)
     key = key_of(folder / LEDGER if (folder / LEDGER).is_dir() else folder)
-    given = {name: getattr(arguments, name) for name in ("cpus_per_worker", "gpus_per_worker")}
-    given = {name: value for name, value in given.items() if value is not None}
     with terminated() as stop, shown("join") as report:
-        whole = join_ray(key, workers=arguments.workers, report=report, stop=stop, **given)
+        whole = join_ray(key, workers=arguments.workers, report=report, stop=stop, **devices_of(arguments))
     if stop():
         return INTERRUPTED if INTERRUPT.asked else TERMINATED
     print("the run is over" if whole else "the run has ended before its end", file=sys.stderr)

@@ -24,7 +24,7 @@ from toybench.arguments import (
 )
 from toybench.config import ConfigError, Run
 from toybench.console import print_json, sweep_bar
-from toybench.engines import add_devices
+from toybench.engines import DEVICES, add_devices, devices_of
 from toybench.interrupt import INTERRUPT, INTERRUPTED
 from toybench.presets import load_preset
 
@@ -93,8 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 @contextmanager
 def force_of(arguments: argparse.Namespace) -> Iterator[Force]:
     """Who trains, as the flags ask for it."""
-    given = {name: getattr(arguments, name) for name in ("address", "cpus_per_worker", "gpus_per_worker")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = ({} if arguments.address is None else {"address": arguments.address}) | devices_of(arguments)
     if arguments.engine is None:
         from toybench.sweep import here
 
@@ -112,7 +111,7 @@ def resume(arguments: argparse.Namespace) -> int:
     """Finish a sweep as it was planned."""
     from toybench.runtime import configure
 
-    free = {"engine", "address", "cpus_per_worker", "gpus_per_worker"}
+    free = {"engine", "address", *DEVICES}
     planned = set(arguments.untouched) - {"resume", "name", "store", "json", "dry_run", "yes"} - free
     if said := [key for key in sorted(planned) if getattr(arguments, key) != arguments.untouched[key]]:
         raise ConfigError("resume", f"a sweep is resumed as it was planned; leave out {', '.join(said)}")

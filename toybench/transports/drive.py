@@ -35,6 +35,7 @@ class Engine:
         address: of a running Ray cluster; None starts one on this machine.
         cpus_per_worker: of Ray's, for each worker.
         gpus_per_worker: likewise.
+        resources_per_worker: others by their names.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Engine:
     address: str | None = None
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    resources_per_worker: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.name not in ENGINES:
@@ -52,7 +54,8 @@ class Engine:
         for name, (value, least) in (bounds | {"deadline": (self.rules.factor, 1)}).items():
             if not least <= value < float("inf"):
                 raise ConfigError(name, f"must be a finite number >= {least}, got {value}")
-        if self.name == "threads" and (self.address is not None or self.gpus_per_worker or self.cpus_per_worker != 1):
+        devices = self.gpus_per_worker or self.resources_per_worker or self.cpus_per_worker != 1
+        if self.name == "threads" and (self.address is not None or devices):
             raise ConfigError("engine", "threads have no address and no devices of their own; take 'ray'")
 
 
@@ -133,6 +136,7 @@ def _ray(recipe: Recipe, engine: Engine, ledger: Path, report: Report, stop: Cal
         address=engine.address,
         cpus_per_worker=engine.cpus_per_worker,
         gpus_per_worker=engine.gpus_per_worker,
+        resources_per_worker=engine.resources_per_worker,
         report=report,
         stop=stop,
     )

@@ -69,6 +69,10 @@ class Recipe(NamedTuple):
         module, _, function = self.maker.partition(":")
         return getattr(importlib.import_module(module), function)(self.told)
 
+    def spread(self) -> Recipe:
+        """The same for a process that has its devices to itself: a visit may use all of them."""
+        return self._replace(told={**self.told, "spread": True})
+
 
 def toy_recipe(run: Run, seed: int) -> Recipe:
     """The recipe of a run of the toy."""

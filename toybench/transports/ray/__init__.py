@@ -20,13 +20,13 @@ from toybench.config import ConfigError
 from toybench.transports.about import about_of, versions
 from toybench.transports.ray.crew import Chair, Crew, Left
 from toybench.transports.ray.line import Around, Line, plain
-from toybench.transports.ray.means import Key, Needs
+from toybench.transports.ray.means import NOTHING, Key, Needs, check_amount
 from toybench.transports.ray.posts import Care, Deaths, Post
 from toybench.transports.ray.seat import Terms
 from toybench.transports.ray.site import shown, site
 
 if TYPE_CHECKING:
-    from toybench.transports.live import Rules
+    from toybench.transports.messages import Rules
     from toybench.transports.work import Recipe
 
 Report = Callable[[dict[str, Any]], None]
@@ -42,6 +42,7 @@ def run_ray(
     address: str | None = None,
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
+    resources_per_worker: Mapping[str, float] = NOTHING,
     gpus_for_server: float = 0.0,
     store: int | None = None,
     care: Care = Care(),  # noqa: B008 - frozen
@@ -61,6 +62,7 @@ def run_ray(
         address: HOST:PORT of a Ray that this machine belongs to; None starts one, or uses that of this process.
         cpus_per_worker: also the threads of XLA, where it is above 1.
         gpus_per_worker: parts of one are possible.
+        resources_per_worker: others by the names that the cluster has for them, as {'TPU': 4}.
         gpus_for_server: which also evaluates.
         store: bytes of shared memory of a Ray that is started.
         care: see `Care`.
@@ -74,7 +76,8 @@ def run_ray(
     Raises:
         ConfigError: Ray is not there or nobody answers, the workers do not fit, or the folder cannot be used.
     """
-    needs, folder = Needs(workers, cpus_per_worker, gpus_per_worker), folder.resolve()
+    needs, folder = Needs(workers, cpus_per_worker, gpus_per_worker, resources_per_worker), folder.resolve()
+    check_amount("gpus-for-server", gpus_for_server, whole=True)
     name = f"server-{sha256(str(folder).encode()).hexdigest()[:12]}"
     terms = Terms(recipe, str(folder), rules, {**(about or {}), **about_of(recipe)}, name, workers)
     with site(needs, address, store):
@@ -106,19 +109,27 @@ def _watch(chair: Chair, crew: Crew, report: Report) -> None:
 
 def _end(chair: Chair, crew: Crew, seconds: float = 60.0) -> dict[str, Any]:
     """Everybody leaves; the last that can be said. A server that does not answer any more has written down all."""
-    import ray
-
     crew.leave()
     told = chair.last | {"done": False, "failed": "the server does not answer; what it answered is there"}
     if chair.handle is not None:
         until = time.monotonic() + seconds
         chair.stop = lambda: time.monotonic() > until
-        with suppress(Left, ConfigError):
+        try:
             told = chair.ask("close")
             told["failed"] = told["failed"] or chair.last.get("failed", "")  # a server begun since does not know of it
-        with suppress(Exception):  # it may be dead
-            ray.kill(chair.handle)
+        except Left:
+            pass
+        except ConfigError as error:  # there is none any more, or what it had to write down it could not
+            told["failed"] = str(error)
+        _kill(chair.handle)
     return told | crew.told() | {"server_deaths": chair.deaths.total}
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    with suppress(Exception):  # it may be dead
+        ray.kill(actor)
 
 
 def join_ray(
@@ -127,6 +138,7 @@ def join_ray(
     workers: int = 1,
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
+    resources_per_worker: Mapping[str, float] = NOTHING,
     care: Care = Care(),  # noqa: B008 - frozen
     around: Around = plain,
     report: Report = lambda told: None,
@@ -146,7 +158,7 @@ def join_ray(
     Raises:
         ConfigError: nobody answers, no such run is there, its versions are not this process's, or no worker could stay.
     """
-    needs = Needs(workers, cpus_per_worker, gpus_per_worker)
+    needs = Needs(workers, cpus_per_worker, gpus_per_worker, resources_per_worker)
     with site(needs, key.address, None, key.token):
         line, own = Line(key.name), versions()
         there, terms = line.once("driver", "tell", seconds=30.0)
@@ -154,14 +166,36 @@ def join_ray(
             raise ConfigError("join", f"no run {key.name!r} answers at {key.address}")
         if other := next((n for n, there in terms.about.items() if own.get(n, there) != there), None):
             raise ConfigError("join", f"{other} is {own[other]} here, {terms.about[other]} in the run")
-        numbers = [line.call("driver", "reserve") for _ in range(workers)]
-        crew = Crew(terms, needs, care, around, [Post(number, Deaths(care)) for number in numbers])
+        numbers: list[int] = []
+        crew = Crew(terms, needs, care, around)
         try:
+            if not _reserved(line, workers, numbers, care, stop):
+                return False
+            crew.posts += [Post(number, Deaths(care)) for number in numbers]
             return _stay(line, crew, report, stop)
         finally:
             crew.leave()
             for number in numbers:
                 line.once("driver", "gone", number, "left", seconds=5.0)
+
+
+def _reserved(line: Line, workers: int, numbers: list[int], care: Care, stop: Callable[[], bool]) -> bool:
+    """Numbers for so many workers; whether all were had before `stop` said so.
+
+    Raises:
+        ConfigError: the server is silent for too long.
+    """
+    heard = time.monotonic()
+    while len(numbers) < workers and not stop():
+        there, number = line.once("driver", "reserve", seconds=5.0)
+        if there:
+            heard = time.monotonic()
+            numbers.append(number)
+        elif time.monotonic() - heard >= care.silence:
+            raise ConfigError("join", f"the run's server has not answered for {care.silence:g} s")
+        else:
+            time.sleep(care.beat)
+    return len(numbers) == workers
 
 
 def _stay(line: Line, crew: Crew, report: Report, stop: Callable[[], bool]) -> bool:

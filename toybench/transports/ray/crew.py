@@ -16,7 +16,12 @@ from toybench.transports.ray.seat import Seat, Terms
 from toybench.transports.ray.site import NAMESPACE
 
 DONE = "it is done"
-QUEUES = {"ask": 8, "polls": 64, "driver": 8}  # calls at once; who waits for a visit is in nobody's way
+JOINERS = 64  # workers that may join a run and wait for a visit without being in each other's way
+
+
+def queues(workers: int) -> dict[str, int]:
+    """Calls at once of each kind: a thread of the server's for everybody who waits for a visit."""
+    return {"ask": 8, "polls": workers + JOINERS, "driver": 8}
 
 
 @dataclass
@@ -36,29 +41,30 @@ class Crew:
 
         visits = {one["worker"]: one["visits"] for one in told["workers"]}
         for post in self.posts:
-            if post.task is not None and (how := self._ended(post)):
+            if post.task is not None and (ended := self._ended(post)):
+                how, unborn = ended
                 with suppress(Exception):  # who is only held for dead must not go on beside the next
                     ray.kill(post.actor)
                 post.actor = post.task = None
                 if not told["settled"] and post.closed != DONE:
                     gone(post.worker)
                     self.notes.append(f"worker {post.worker}: {how}")
-                    post.deaths.count(visits.get(post.worker, 0))
+                    post.deaths.count(visits.get(post.worker, 0), unborn)
                 if post.deaths.hopeless:
-                    post.closed = f"it died {post.deaths.fruitless} times on end without finishing a visit: {how}"
+                    post.closed = post.deaths.why(how, "finishing a visit")
             if post.task is None and not post.closed and time.monotonic() >= post.deaths.not_before:
                 self._send(post)
 
     def _send(self, post: Post) -> None:
         import ray
 
-        kind = ray.remote(Worker).options(num_cpus=self.needs.cpus, num_gpus=self.needs.gpus, max_concurrency=4)
-        post.actor = kind.remote(self.needs)
-        post.task = post.actor.serve.remote(self.terms, post.worker, self.around)
+        post.actor = ray.remote(Worker).options(**taken(self.needs), max_concurrency=4).remote(self.needs)
+        own = self.terms._replace(recipe=self.terms.recipe.spread())  # of the devices that it is given
+        post.task = post.actor.serve.remote(own, post.worker, self.around)
         post.pid_of, post.pid = post.actor.pid.remote(), None
 
-    def _ended(self, post: Post) -> str:
-        """How a worker's process ended, if it did. Nobody follows one that ended by itself."""
+    def _ended(self, post: Post) -> tuple[str, str] | None:
+        """How a worker's process ended, and why it did not start; if so. Nobody follows one that ended by itself."""
         import ray
         from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
@@ -67,12 +73,12 @@ class Crew:
                 post.pid = ray.get(post.pid_of)
             post.closed = ray.get(post.task, timeout=0) or DONE
         except GetTimeoutError:
-            return ""
+            return None
         except RayTaskError as error:
             post.closed = str(error.cause).splitlines()[0] if str(error.cause) else type(error.cause).__name__
         except RayError as error:
-            return cause(error)
-        return post.closed
+            return cause(error), unborn(error)
+        return post.closed, ""
 
     @property
     def lost(self) -> str:
@@ -100,10 +106,31 @@ class Crew:
             ray.kill(post.actor)
 
 
-def cause(error: Exception) -> str:
-    """Why a process is gone, in a line: what it raised itself when it was started, if it did."""
+def taken(needs: Needs) -> dict[str, Any]:
+    """What an actor takes, as Ray is told.
+
+    Raises:
+        ConfigError: Ray would not give it: an accelerator may have numbers of its own.
+    """
+    import ray
+
+    options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "resources": dict(needs.others)}
+    try:
+        ray.remote(Worker).options(**options)
+    except ValueError as error:
+        raise ConfigError("resources-per-worker", str(error).splitlines()[0]) from None
+    return options
+
+
+def unborn(error: Exception) -> str:
+    """Why a process did not start, in a line: what it raised itself, if it did."""
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return said[-1] if getattr(error, "actor_init_failed", False) and said else type(error).__name__
+    return said[-1] if getattr(error, "actor_init_failed", False) and said else ""
+
+
+def cause(error: Exception) -> str:
+    """Why a process is gone, in a line."""
+    return unborn(error) or type(error).__name__
 
 
 class Left(Exception):
@@ -122,6 +149,7 @@ class Chair:
     notes: list[str]
     handle: Any = None
     why: str = ""  # it is held for dead
+    unborn: str = ""  # it did not even start
     last: dict[str, Any] = field(default_factory=lambda: {"arrivals": 0, "workers": [], "settled": False})
 
     def ask(self, method: str, *args: Any) -> Any:
@@ -152,7 +180,7 @@ class Chair:
         from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
         until, coming = time.monotonic() + self.care.silence, None
-        self.why = f"it was silent for {self.care.silence:g} s"
+        self.why, self.unborn = f"it was silent for {self.care.silence:g} s", ""
         while time.monotonic() < until:
             if self.stop():
                 raise Left
@@ -160,13 +188,13 @@ class Chair:
                 coming = coming or getattr(self.handle, method).options(concurrency_group="driver").remote(*args)
                 if ray.wait([coming], timeout=self.care.beat)[0]:
                     return True, ray.get(coming)
-            except RayTaskError:
-                raise
+            except RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, ConfigError) else error) from None
             except ActorUnavailableError:  # for the moment; every question may be repeated
                 coming = None
                 time.sleep(self.care.beat)
             except RayError as error:
-                self.why = cause(error)
+                self.why, self.unborn = cause(error), unborn(error)
                 break
         return False, None
 
@@ -176,23 +204,24 @@ class Chair:
         with suppress(Exception):  # it may be dead, or hang
             ray.kill(self.handle)
         self.notes.append(f"server: {self.why}")
-        self.deaths.count(self.last["arrivals"])
+        self.deaths.count(self.last["arrivals"], self.unborn)
         if self.deaths.hopeless:
-            raise ConfigError("server", f"it died {self.deaths.fruitless} times on end without an arrival: {self.why}")
+            raise ConfigError("server", self.deaths.why(self.why, "an arrival"))
         time.sleep(max(0.0, self.deaths.not_before - time.monotonic()))
         self.open()
 
     def _made(self) -> Any:
         """Its actor, on this machine, once the name is free."""
         import ray
+        from ray.exceptions import ActorAlreadyExistsError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote: Any = ray.remote  # which is typed for no arguments
-        kind = remote(concurrency_groups=QUEUES)(Seat)
+        kind = remote(concurrency_groups=queues(self.terms.kept))(Seat)
         options: Any = {"num_cpus": 0, "num_gpus": self.gpus, "scheduling_strategy": here, "namespace": NAMESPACE}
         for _ in range(50):
-            with suppress(ValueError):
+            with suppress(ActorAlreadyExistsError):
                 return kind.options(name=self.terms.name, **options).remote(self.terms, self.gpus)
             time.sleep(0.2)
         raise ConfigError("out", f"a run in {self.terms.folder!r} is being made on this cluster")

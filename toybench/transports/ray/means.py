@@ -7,6 +7,8 @@ import os
 import secrets
 import signal
 import socket
+import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +21,25 @@ MARK = "TOYBENCH_RAY"  # in the environment of every process of a Ray of our own
 # An empty SETTINGS frame behind the opening of HTTP/2, which gRPC answers with a SETTINGS frame of its own.
 KNOCK = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS = 4
+LONGEST = (103 if sys.platform == "darwin" else 107) - 84  # of the temporary folder's name: sockets' are limited
+LEAST = 0.0001  # of a resource: Ray counts in these
+
+
+NOTHING: Mapping[str, float] = {}
+
+
+def check_amount(name: str, value: float, whole: bool = False) -> None:
+    """Whether Ray takes so much of a resource; above 1 only `whole` numbers of it, where they must be.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not 0 <= value < math.inf:
+        raise ConfigError(name, f"expected a number >= 0, got {value:g}")
+    if 0 < value < LEAST:
+        raise ConfigError(name, f"expected 0 or at least {LEAST:.4f}, got {value:g}")
+    if whole and value > 1 and value % 1:
+        raise ConfigError(name, f"expected a part of one or a whole number, got {value:g}")
 
 
 class Needs(NamedTuple):
@@ -27,6 +48,12 @@ class Needs(NamedTuple):
     workers: int
     cpus: float = 1.0  # of each
     gpus: float = 0.0
+    others: Mapping[str, float] = NOTHING  # by Ray's names
+
+    @property
+    def each(self) -> dict[str, float]:
+        """What a worker takes, by Ray's names."""
+        return {"CPU": self.cpus, "GPU": self.gpus, **self.others}
 
     def check(self) -> None:
         """Whether these are numbers that can be meant.
@@ -36,15 +63,18 @@ class Needs(NamedTuple):
         """
         if self.workers < 1:
             raise ConfigError("workers", f"expected at least 1, got {self.workers}")
-        for name, value in (("cpus-per-worker", self.cpus), ("gpus-per-worker", self.gpus)):
-            if not 0 <= value < math.inf:
-                raise ConfigError(name, f"expected a number >= 0, got {value}")
+        check_amount("cpus-per-worker", self.cpus)
+        check_amount("gpus-per-worker", self.gpus, whole=True)
+        for name, value in self.others.items():
+            if not name or name in ("CPU", "GPU", "memory", "object_store_memory"):
+                raise ConfigError("resources-per-worker", f"expected the name of another resource, got {name!r}")
+            check_amount(f"resources-per-worker: {name}", value)
 
 
 def room(resources: Mapping[str, float], needs: Needs) -> float:
     """How many such workers a machine of these resources takes."""
-    each = {"CPU": needs.cpus, "GPU": needs.gpus}
-    return min((resources.get(kind, 0) / need + 1e-9 for kind, need in each.items() if need), default=math.inf)
+    each = needs.each.items()
+    return min((resources.get(kind, 0) / need + 1e-9 for kind, need in each if need), default=math.inf)
 
 
 def check_room(machines: Iterable[Mapping[str, float]], needs: Needs, where: str) -> None:
@@ -56,8 +86,8 @@ def check_room(machines: Iterable[Mapping[str, float]], needs: Needs, where: str
     machines = list(machines)
     if sum(min(room(one, needs), needs.workers) // 1 for one in machines) >= needs.workers:
         return
-    has = ", ".join(f"{sum(one.get(kind, 0) for one in machines):g} {kind}s" for kind in ("CPU", "GPU"))
-    each = f"{needs.cpus:g} CPU" + (f" and {needs.gpus:g} GPU" if needs.gpus else "")
+    has = ", ".join(f"{sum(one.get(kind, 0) for one in machines):g} {kind}s" for kind in needs.each)
+    each = " and ".join(f"{need:g} {kind}" for kind, need in needs.each.items() if need or kind == "CPU")
     less = "fewer workers, or less for each (--cpus-per-worker 0.5)"
     raise ConfigError("workers", f"{needs.workers} of {each} each do not fit: {where} has {has}; ask for {less}")
 
@@ -125,6 +155,21 @@ def store_size(asked: int | None) -> int:
         found = os.statvfs("/dev/shm")
         whole = min(whole, 2 * found.f_bavail * found.f_frsize)
     return max(80 * 2**20, min(2 * 2**30, whole // 8))
+
+
+def private_folder() -> str:
+    """A new folder that nobody else can enter, with room for the names of Ray's sockets behind it.
+
+    Raises:
+        ConfigError: there is no place for it.
+    """
+    place = tempfile.gettempdir()
+    if len(os.fsencode(place)) > LONGEST:
+        place = "/tmp"
+    try:
+        return tempfile.mkdtemp(prefix="toybench-", dir=place)
+    except OSError as error:
+        raise ConfigError("ray", f"cannot write to {place!r}: {error.strerror}") from None
 
 
 def marked(folder: str) -> list[int]:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+STILLBORN = 3  # processes on end that did not start, for the same cause, after which no other will
+
 
 @dataclass(frozen=True)
 class Care:
@@ -41,9 +43,13 @@ class Deaths:
     fruitless: int = 0  # on end, without anything done
     done: int = 0  # visits, or arrivals, when the present one was started
     not_before: float = 0.0  # of the monotonic clock: when to start the next
+    unborn: str = ""  # why the last did not start, if it did not
+    same: int = 0  # on end, that did not for this cause
 
-    def count(self, done: int) -> None:
-        """One more; so much had been done by then."""
+    def count(self, done: int, unborn: str = "") -> None:
+        """One more; so much had been done by then. Or it did not even start, and why."""
+        self.same = 0 if not unborn else self.same + 1 if unborn == self.unborn else 1
+        self.unborn = unborn
         self.total += 1
         self.fruitless = 1 if done > self.done else self.fruitless + 1
         self.done = done
@@ -52,7 +58,13 @@ class Deaths:
     @property
     def hopeless(self) -> bool:
         """Whether to start no other."""
-        return self.fruitless >= self.care.limit
+        return self.fruitless >= self.care.limit or self.same >= STILLBORN
+
+    def why(self, how: str, what: str) -> str:
+        """Why no other is started, in a line, where the last ended so before it had done anything."""
+        if self.same >= STILLBORN:
+            return f"its process does not start: {self.unborn}"
+        return f"it died {self.fruitless} times on end without {what}: {how}"
 
 
 @dataclass

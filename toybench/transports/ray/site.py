@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,18 @@ from typing import Any
 
 from toybench.config import ConfigError
 from toybench.runtime import cores
-from toybench.transports.ray.means import MARK, Key, Needs, check_room, environment, joining, knock, store_size, sweep
+from toybench.transports.ray.means import (
+    MARK,
+    Key,
+    Needs,
+    check_room,
+    environment,
+    joining,
+    knock,
+    private_folder,
+    store_size,
+    sweep,
+)
 
 NAMESPACE = "toybench"
 KEY = "ray.json"  # in the folder of a run that is being made: where to join it
@@ -40,7 +50,8 @@ def site(needs: Needs, address: str | None, store: int | None = None, token: str
         check_room(machines(), needs, "this Ray")
         yield
     elif address is None:
-        check_room([{"CPU": cores(), "GPU": needs.workers * needs.gpus}], needs, "this machine")
+        here = {kind: needs.workers * need for kind, need in needs.each.items()} | {"CPU": cores()}
+        check_room([here], needs, "this machine")  # of all else Ray knows how much there is
         with _own(needs, store_size(store)):
             yield
     else:
@@ -77,17 +88,22 @@ def machines() -> list[dict[str, float]]:
 
 @contextmanager
 def _own(needs: Needs, store: int) -> Iterator[None]:
-    ray, folder = _import(environment()), tempfile.mkdtemp(prefix="toybench-ray-")
-    os.environ[MARK] = folder
+    ray, folder = _import(environment()), private_folder()
+    within = os.path.join(folder, "r")  # Ray lets everybody into its own
     try:
-        _init(address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=store, _temp_dir=folder)
+        os.environ[MARK] = folder
+        try:
+            _init(
+                address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=store, _temp_dir=within
+            )
+        finally:
+            del os.environ[MARK]  # Ray's processes have it, and give it on; other children are not to be ended with it
         check_room(machines(), needs, "this machine")
         yield
     finally:
         ray.shutdown()
         sweep(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        del os.environ[MARK]
 
 
 @contextmanager

@@ -1,0 +1,66 @@
+"""The soak over Ray: what it makes of failures, without a Ray."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from experiments import soak, soak_faults
+from toybench.config import ConfigError
+
+
+def test_a_run_that_does_not_begin_is_a_failure_and_is_begun_again(tmp_path, monkeypatch):
+    tries = []
+
+    def run_ray(recipe, ledger, rules, report, **more):
+        tries.append(ledger)
+        if len(tries) == 1:
+            raise ConfigError("ray", f"does not start in {tmp_path}")
+        report({"arrivals": 0, "deaths": 1, "server_deaths": 2, "notes": ["n"]})
+        return len(tries) == 3
+
+    monkeypatch.setattr(soak, "run_ray", run_ray)
+    told = soak.soaked(None, tmp_path, 60.0, 0)
+    assert told["failed"] == ["ray: does not start in FOLDER", "stopped"]
+    assert told["deaths"] == {"workers": 2, "servers": 4} and told["notes"] == ["n", "n"]
+
+
+@pytest.mark.parametrize("killed, failed, found", [(3, 0, 0), (1, 1, 1), (0, 0, 3), (2, 1, 0)])
+def test_a_server_that_dies_by_itself_is_noticed(killed, failed, found):
+    faults = {"servers killed: apply": killed, "servers stopped": 9, "workers killed": 9}
+    told = {"faults": faults, "deaths": {"servers": 3}, "failed": ["disk"] * failed}
+    assert soak.unkilled(told) == found
+
+
+def test_who_is_killed_before_it_is_answered_is_asked_again(tmp_path, monkeypatch):
+    """And who was answered is not."""
+    asked, ends = [], ["import os; os.kill(os.getpid(), 9)", "import sys; sys.exit(3)", "print('is 0.0.0')", "1/0"]
+    begin = subprocess.Popen
+
+    def process(command, **pipes):
+        asked.append(begin([sys.executable, "-c", ends[len(asked)]], **pipes))
+        return asked[-1]
+
+    def run_ray(recipe, ledger, rules, report, **more):
+        for _ in range(5):
+            report({"arrivals": 21, "deaths": 0, "server_deaths": 0, "notes": []})
+            asked[-1].wait()
+        return True
+
+    monkeypatch.setattr(soak, "run_ray", run_ray)
+    monkeypatch.setattr(soak.subprocess, "Popen", process)
+    assert soak.soaked(None, tmp_path, 60.0, 0)["other version"] == "is 0.0.0"
+    assert len(asked) == 3
+
+
+def test_the_server_is_stopped_for_a_while_and_goes_on(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(soak_faults, "send", lambda pid, what: pid is not None and not sent.append((pid, what.name)))
+    chaos = soak_faults.Chaos(tmp_path, 0, 1e9, ended=SimpleNamespace(wait=lambda seconds: sent.append(seconds)))
+    chaos.stop_server(soak_faults.random.Random(0))
+    assert not sent and not chaos.counts["servers stopped"]  # there is none
+    chaos.told["server_pid"] = 7
+    chaos.stop_server(soak_faults.random.Random(0))
+    assert [sent[0], sent[2]] == [(7, "SIGSTOP"), (7, "SIGCONT")] and 1.0 <= sent[1] <= 4.0
+    assert chaos.counts["servers stopped"] == 1

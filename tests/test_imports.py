@@ -193,7 +193,8 @@ LAW = {
         "config transports.about", "runtime transports.house transports.live transports.messages transports.work"
     ),
     "transports.ray.force": row(
-        "config runtime transports.about transports.ray.means transports.ray.seat transports.ray.site",
+        "config runtime transports.about transports.ray.crew transports.ray.means transports.ray.seat "
+        "transports.ray.site",
         "curves records sweep training ray",
     ),
     "transports.ray.line": row(

@@ -18,8 +18,9 @@ from toybench.transports.ray.crew import Chair, Crew, Left, queues
 from toybench.transports.ray.force import _placed
 from toybench.transports.ray.line import plain
 from toybench.transports.ray.means import Needs, check_room, private_folder
-from toybench.transports.ray.posts import STILLBORN, Care, Deaths
+from toybench.transports.ray.posts import STILLBORN, Care, Deaths, Post
 from toybench.transports.ray.seat import Terms
+from toybench.transports.work import Recipe
 
 QUICK = Care(beat=0.01, silence=0.1, pause=0.0)
 
@@ -152,6 +153,31 @@ def test_who_dies_after_its_start_is_given_up_later():
         assert not deaths.hopeless
         deaths.count(0)
     assert deaths.hopeless and deaths.why("killed", "a visit") == "it died 5 times on end without a visit: killed"
+
+
+def test_workers_that_cannot_start_are_given_up_with_their_cause(ray):
+    """Their processes are not sent again and again; the driver is told what they said."""
+    sent = []
+
+    class Died(ray.exceptions.RayError):
+        actor_init_failed = True
+
+    def get(future, timeout=None):
+        raise Died("The actor died\n  a traceback\njax: does not start\n")
+
+    def actor(needs):
+        sent.append(needs)
+        return SimpleNamespace(serve=method, pid=method)
+
+    method = SimpleNamespace(remote=lambda *told: "coming")
+    ray.exceptions.GetTimeoutError = type("GetTimeoutError", (ray.exceptions.RayError,), {})
+    ray.remote = lambda kind: SimpleNamespace(options=lambda **options: SimpleNamespace(remote=actor))
+    ray.get, ray.wait = get, lambda futures, timeout: ([], futures)
+    terms, care = Terms(Recipe("maker", {}), "folder", None, {}, "server", 1), Care(limit=60, pause=0.0)
+    crew = Crew(terms, Needs(1), care, plain, [Post(0, Deaths(care))])
+    for _ in range(9):
+        crew.look({"workers": [], "settled": False}, lambda worker: None)
+    assert len(sent) == STILLBORN and crew.lost == "worker 0: its process does not start: jax: does not start"
 
 
 def test_only_a_name_that_is_taken_is_waited_for(ray, monkeypatch):

@@ -145,7 +145,9 @@ def told(case: Case, found: Sequence[Found]) -> dict[str, Any]:
         "losses": losses,
         "spread": float(100 * np.std(reference, ddof=1) / reference.mean()),
         "bytes a push": found[0].sizes,
-        "gaps": {name: gap._asdict() | {"says": verdict(gap)} for name, gap in gaps.items()},
+        "gaps": {
+            name: gap._asdict() | ({} if name == CONTROL else {"says": verdict(gap)}) for name, gap in gaps.items()
+        },
     }
 
 
@@ -157,10 +159,10 @@ def pushed(codec: str, like: Any) -> int:
 def verdict(gap: Interval) -> str:
     """What an interval allows. That no cost is seen does not say that there is none."""
     if gap.low > 0:
-        return f"costs {gap.low:.2f} to {gap.high:.2f} %"
+        return f"costs {gap.low:.2g} to {gap.high:.2g} %"
     if gap.high < 0:
-        return f"ends lower, by {-gap.high:.2f} to {-gap.low:.2f} %"
-    return f"no cost seen; up to {gap.high:.2f} % is not ruled out"
+        return f"ends lower, by {-gap.high:.2g} to {-gap.low:.2g} %"
+    return f"no cost seen; up to {gap.high:.2g} % is not ruled out"
 
 
 def page(document: dict[str, Any]) -> str:
@@ -179,18 +181,24 @@ def page(document: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for case in found:
-        gaps = (f"{g['mean']:+.3f} [{g['low']:+.3f}, {g['high']:+.3f}]" for g in case["gaps"].values())
+        gaps = (f"{g['mean']:+.4f} [{g['low']:+.4f}, {g['high']:+.4f}]" for g in case["gaps"].values())
         loss = f"{np.mean(case['losses'][PLAIN]):.4f} ({case['spread']:.1f} %)"
         lines.append(f"| {case['task']} | {case['method']} | {len(case['seeds'])} | {loss} | {' | '.join(gaps)} |")
     lines += ["", "| task | method | codec | what the interval allows |", "|---|---|---|---|"]
     for case in found:
-        lines += [f"| {case['task']} | {case['method']} | {c} | {g['says']} |" for c, g in case["gaps"].items()]
+        told = ((codec, gap["says"]) for codec, gap in case["gaps"].items() if codec != CONTROL)
+        lines += [f"| {case['task']} | {case['method']} | {codec} | {says} |" for codec, says in told]
     lines += ["", "| bytes a push | " + " | ".join(CODECS) + " |", "|---|" + "---|" * len(CODECS)]
     for task in dict.fromkeys(case["task"] for case in found):
         sizes = next(case["bytes a push"] for case in found if case["task"] == task)
         told = (f"{n:,} ({sizes[PLAIN] / n:.2f}× less)" if c != PLAIN else f"{n:,}" for c, n in sizes.items())
         lines.append(f"| {task} | {' | '.join(told)} |")
     lines.append("")
+    lines += [
+        "An interval that holds 0 does not say that a codec is free. These are small models, and the language model's "
+        "runs are short: in few outer steps little can add up.",
+        "",
+    ]
     for task in dict.fromkeys(case["task"] for case in found):
         one = next(case for case in found if case["task"] == task)
         lines.append(f"- {task}: {document['tasks'][task]}, {one['rounds']} rounds of four workers.")

@@ -90,6 +90,7 @@ class Claim(NamedTuple):
     gap: Interval
     above: float
     below: float
+    cells: tuple[Cell, ...]  # that it is about
 
     @property
     def verdict(self) -> str:
@@ -138,7 +139,7 @@ class Lab:
 
 
 def at(base: Run, workers: int, level: str) -> Run:
-    """The run on so many workers of a level of heterogeneity, with as many tokens."""
+    """The run on so many workers of a level of heterogeneity, with as many tokens, to a whole round of theirs."""
     cluster = replace(base.cluster, sec_per_step=tuple(sec_per_step(workers, level)))
     rounds = max(1, base.budget.rounds * base.cluster.workers // workers)
     return replace(base, cluster=cluster, budget=replace(base.budget, rounds=rounds))
@@ -183,7 +184,8 @@ def claims(name: str, table: Table) -> list[Claim]:
     for column, cells in table.items():
 
         def claim(statement: str, one: str, other: str, above: float, below: float, column=column, cells=cells) -> None:
-            found.append(Claim(statement, column, gap(cells[one], cells[other]), above, below))
+            both = cells[one], cells[other]
+            found.append(Claim(statement, column, gap(*both), above, below, both))
 
         claim("async DiLoCo is behind DiLoCo", STALE, SYNCHRONOUS, 0, infinite)
         claim("DN + DyLU is ahead of async DiLoCo", REMEDY, STALE, -infinite, 0)
@@ -195,14 +197,15 @@ def claims(name: str, table: Table) -> list[Claim]:
         if ACTIVE in cells:
             claim(f"c = 0.1 is within {LEVEL:g} % of c = 0", ACTIVE, REMEDY, -LEVEL, LEVEL)
     if name == "heterogeneity":
-        moved = gap(table["very"][STALE], table["none"][STALE])
-        found.append(Claim("async DiLoCo does not feel heterogeneity", "very against none", moved, -LEVEL, LEVEL))
-    if name == "sizes" and len(table) > 1:
-        small, large = (100 * (cells[STALE].perplexity / cells[SYNCHRONOUS].perplexity - 1) for cells in ends(table))
-        lost = interval(large - small)
+        both = table["very"][STALE], table["none"][STALE]
         found.append(
-            Claim("async DiLoCo's gap is smaller with the larger model", "last less first", lost, -infinite, 0)
+            Claim("async DiLoCo does not feel heterogeneity", "very against none", gap(*both), -LEVEL, LEVEL, both)
         )
+    if name == "sizes" and len(table) > 1:
+        four = tuple(cells[arm] for cells in ends(table) for arm in (STALE, SYNCHRONOUS))
+        small, large = (relative_gap(four[i].perplexity, four[i + 1].perplexity) for i in (0, 2))
+        statement = "async DiLoCo's gap is smaller with the larger model"
+        found.append(Claim(statement, "last less first", interval(large - small), -infinite, 0, four))
     return found
 
 
@@ -232,7 +235,7 @@ def document(found: Mapping[str, Table], lab: Lab, bases: Sequence[Run], starts:
                     }
                     for column, cells in table.items()
                 },
-                "claims": [claim._asdict() | {"verdict": claim.verdict} for claim in claims(name, table)],
+                "claims": [as_told(claim) for claim in claims(name, table)],
             }
             for name, table in found.items()
         },
@@ -240,10 +243,18 @@ def document(found: Mapping[str, Table], lab: Lab, bases: Sequence[Run], starts:
     }
 
 
+def as_told(claim: Claim) -> dict[str, Any]:
+    """A claim and its verdict; its cells stand in the table."""
+    told = claim._asdict() | {"verdict": claim.verdict}
+    del told["cells"]
+    return told
+
+
 def page(found: Mapping[str, Table], lab: Lab, bases: Sequence[Run]) -> str:
     """The record for a reader."""
     told = (claim for name, table in found.items() for claim in claims(name, table))
-    every = {(claim.statement, claim.gap): claim for claim in told}.values()  # columns of tables may be the same runs
+    # Columns of tables may be the same runs. Runs with equal gaps need not be: all that diverged count as untrained.
+    every = {(claim.statement, *map(id, claim.cells)): claim for claim in told}.values()
     tally = {verdict: sum(c.verdict == verdict for c in every) for verdict in ("agrees", "disagrees", "undecided")}
     reported, tuned = len(lab.seeds.reported), len(lab.seeds.tuning)
     tokens = [base.budget.total_steps(base.cluster) * base.task.batch * base.task.sequence for base in bases]  # type: ignore
@@ -254,7 +265,8 @@ def page(found: Mapping[str, Table], lab: Lab, bases: Sequence[Run]) -> str:
         f"`python -m experiments.tables`: {sizes} a run, from a shared pretrained start. Held-out perplexity, mean of "
         f"{reported} seeds; outer rates an octave apart, tuned on {tuned} other seed{'s' * (tuned > 1)}. In "
         "parentheses the paper's number for the column of that place, of models 20 to 150 times as large and of runs "
-        "some thousand times as long. Every run here has as many tokens, the paper's k workers k/4 times as many.",
+        "some thousand times as long. Every run here has as many tokens, to a whole round; the paper's k workers have "
+        "k/4 times as many.",
         "",
         f"{len(every)} statements: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}.",
         "",
@@ -301,7 +313,7 @@ def carry_out(options: argparse.Namespace) -> None:
     """Train what is not in the store; write the record.
 
     Raises:
-        ConfigError: a run that cannot be, a start of another model, or too few seeds.
+        ConfigError: runs that cannot be or are alike, a start of another model, or too few seeds.
     """
     from toybench.runtime import configure
 
@@ -318,6 +330,8 @@ def carry_out(options: argparse.Namespace) -> None:
     bases = [read_run(path)[0] for path in options.runs]
     if options.rounds is not None:
         bases = [replace(base, budget=replace(base.budget, rounds=options.rounds)) for base in bases]
+    if len({*map(size, bases)}) < len(bases) or len(bases) > len(PAPER["sizes"][STALE]):
+        raise ConfigError("runs", "must be one to three models of different sizes")
     if options.init is not None and len(options.init) != len(bases):
         raise ConfigError("init", f"must name as many folders as runs, {len(bases)}, got {len(options.init)}")
     folders = options.init or [None] * len(bases)

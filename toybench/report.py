@@ -211,7 +211,7 @@ def departures_table(departures: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("", "real", "predicted"):
         table.add_column(name, justify="right" if name else "left")
     for one in departures:
-        table.add_row(one["name"], *(f"{one[side]:,.6g}" for side in ("real", "predicted")))
+        table.add_row(escape(one["name"]), *(f"{one[side]:,.6g}" for side in ("real", "predicted")))
     return table
 
 

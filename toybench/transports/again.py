@@ -31,7 +31,7 @@ def again(
         report: called after each arrival with their number.
     """
     params, outer = work.init(), work.outer
-    workers = int(timeline.worker.max()) + 1
+    workers = np.unique(timeline.worker).tolist()  # their numbers may be far apart
     server: Server = open_server(outer, params)
     like = jax.eval_shape(work.init)
 
@@ -43,17 +43,19 @@ def again(
     def pull(worker: int) -> Params:
         return outer.pull(server.outer_state, server.params, jnp.int32(worker))
 
-    hands = [Hand(work, codec) for _ in range(workers)]
-    pulled, first = [pull(w) for w in range(workers)], np.full(workers, True)
-    pulls = timeline.pulls(workers)
+    hands, pulled = {w: Hand(work, codec) for w in workers}, {w: pull(w) for w in workers}
+    fresh = {*workers}
+    pulls: dict[int, set[int]] = {}  # arrival -> who pulls right after it
+    for after, w in zip(timeline.pulled_at.tolist(), timeline.worker.tolist()):
+        pulls.setdefault(after - 1, set()).add(w)
     for e in range(len(timeline.time)):
         visit = visit_of(timeline, e)
         w, start = visit.worker, pulled[visit.worker]
-        arrays, _ = hands[w].visit(start, visit, bool(timeline.reset[e]) or bool(first[w]))
-        first[w] = False
+        arrays, _ = hands[w].visit(start, visit, bool(timeline.reset[e]) or w in fresh)
+        fresh.discard(w)
         row = row_of(visit, e, int(timeline.staleness[e]), bool(timeline.step[e]))
         server = arrive(server, arrays, row, start)
-        for v in np.flatnonzero(pulls[e]).tolist():
+        for v in pulls.get(e, ()):
             pulled[v] = pull(v)
         report(e + 1)
     return server.params

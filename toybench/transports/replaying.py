@@ -14,8 +14,8 @@ from toybench.records import read_json
 from toybench.transports.about import about_of
 from toybench.transports.again import again
 from toybench.transports.drive import RECORD
-from toybench.transports.results import Departure, read_real, timeline_from
-from toybench.transports.work import Recipe
+from toybench.transports.results import Departure, departures_from, read_real, timeline_from
+from toybench.transports.work import recipe_from
 
 
 class Replayed(NamedTuple):
@@ -38,8 +38,12 @@ def read_record(path: Path) -> dict[str, Any]:
         ConfigError: it is none.
     """
     document = read_json(path / RECORD if path.is_dir() else path)
-    if not isinstance(document, dict) or not {"recipe", "arrivals", "predicted", "about"} <= document.keys():
+    needed = {"recipe", "arrivals", "predicted", "first_departure", "about"}
+    if not isinstance(document, dict) or not needed <= document.keys():
         raise ConfigError("record", f"{str(path)!r} is no record of a real run")
+    first = document["first_departure"]
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or first < 0):
+        raise ConfigError("first_departure", f"expected the number of an arrival or null, got {first!r}")
     return document
 
 
@@ -51,12 +55,16 @@ def replay_record(path: Path, report: Callable[[int, int], None] = lambda done, 
         report: called after each arrival with their number and that of all.
 
     Raises:
-        ConfigError: there is no record, or no parameters beside it.
+        ConfigError: there is no record, or no parameters beside it, or they are damaged or of different runs.
     """
     document = read_record(path)
     folder = path if path.is_dir() else path.parent
-    recipe = Recipe(**document["recipe"])
-    work, timeline, real = recipe.make(), timeline_from(document["arrivals"]), read_real(folder)
+    recipe, predicted = recipe_from(document["recipe"]), departures_from(document["predicted"])
+    work, real = recipe.make(), read_real(folder)
+    timeline = timeline_from(document["arrivals"], work.run)
+    shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(jax.eval_shape(work.init))]
+    if [(leaf.shape, leaf.dtype) for leaf in real.params[: len(shapes)]] != shapes:
+        raise ConfigError("record", f"{str(folder)!r} holds the parameters of another model")
     found = again(work, timeline, real.codec, lambda done: report(done, len(timeline.time)))
     leaves, structure = jax.tree.flatten(found)
     kept = jax.tree.unflatten(structure, real.params[: len(leaves)])
@@ -69,7 +77,7 @@ def replay_record(path: Path, report: Callable[[int, int], None] = lambda done, 
         _norm(apart) / max(_norm(moved), 1e-30),
         work.evaluate(kept)["loss"],
         work.evaluate(found)["loss"],
-        [Departure(**one) for one in document["predicted"]],
+        predicted,
         document["first_departure"],
         about_of(recipe) == document["about"],
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from toybench.config import ConfigError, Run
+from toybench.config import LARGEST, LARGEST_FLOAT, ConfigError, Run
 from toybench.timeline import Timeline, simulate
 from toybench.transports.coordinator import read_arrivals, timeline_of
-from toybench.transports.keeping import Point
+from toybench.transports.keeping import SCHEMA, Point
 from toybench.transports.ledger import Ledger
 
 LEDGER = "server"  # the folder, in a run's own, of what its server must not forget
@@ -37,12 +38,14 @@ def read_real(folder: Path) -> Real:
         folder: of the run.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or none that this version reads.
     """
     ledger = folder / LEDGER
     frame = Ledger(ledger).last() if ledger.is_dir() else None
     if frame is None:
         raise ConfigError("record", f"{str(folder)!r} holds no real run")
+    if frame.told.get("schema") != SCHEMA:
+        raise ConfigError("record", f"{str(folder)!r} holds a run of another version")
     told, state = frame.told, frame.told["coordinator"]
     return Real(
         timeline_of(read_arrivals(state), state["stepped"]),
@@ -61,9 +64,58 @@ def columns_of(timeline: Timeline) -> dict[str, list]:
     return {name: column.tolist() for name, column in timeline._asdict().items()}
 
 
-def timeline_from(columns: dict[str, list]) -> Timeline:
-    """The timeline of `columns_of`."""
-    return Timeline(**{name: np.array(column) for name, column in columns.items()})
+def timeline_from(columns: Any, run: Run) -> Timeline:
+    """The timeline of `columns_of`, which may have been damaged since.
+
+    Raises:
+        ConfigError: the run cannot have had such arrivals.
+    """
+    if not isinstance(columns, dict) or columns.keys() != {*Timeline._fields}:
+        raise ConfigError("arrivals", f"expected the columns {', '.join(Timeline._fields)}")
+    for name, column in columns.items():
+        said, _, fits = _COLUMNS[name]
+        if not isinstance(column, list) or not all(map(fits, column)):
+            raise ConfigError(f"arrivals.{name}", f"expected a list of {said}")
+    rows = {name: len(column) for name, column in columns.items()}
+    if len({*rows.values()}) > 1 or not rows["time"]:
+        said = ", ".join(f"{name} {number}" for name, number in rows.items())
+        raise ConfigError("arrivals", f"expected columns of as many rows, one or more, got {said}")
+    timeline = Timeline(**{name: np.array(column, _COLUMNS[name][1]) for name, column in columns.items()})
+    steps = run.cluster.local_steps
+    for name, least, most in (
+        ("worker", 0, LARGEST - 1),
+        ("shard", 0, run.cluster.num_shards - 1),
+        ("num_steps", 1, steps),
+        ("first_step", 0, LARGEST - 1 - steps),
+        ("pulled_at", 0, np.arange(len(timeline.time))),
+    ):
+        column = getattr(timeline, name)
+        wrong = np.flatnonzero((column < least) | (column > most))
+        if len(wrong):
+            row, most = wrong[0], np.broadcast_to(most, column.shape)
+            said = f"must be from {least} to {most[row]} at arrival {row}, got {column[row]}"
+            raise ConfigError(f"arrivals.{name}", said)
+    return timeline
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+# A column's values: in words, as NumPy has them, and whether something is one.
+_COLUMNS: dict[str, tuple[str, type, Callable[[Any], bool]]] = {
+    **dict.fromkeys(Timeline._fields, ("whole numbers of 32 bits", np.int64, _whole)),
+    **dict.fromkeys(("time", "start"), ("finite numbers", np.float64, _number)),
+    **dict.fromkeys(("step", "reset"), ("true or false", np.bool_, _flag)),
+}
 
 
 def predicted(run: Run, real: Real, seed: int) -> Timeline:
@@ -84,6 +136,21 @@ class Departure(NamedTuple):
     name: str
     real: float
     predicted: float
+
+
+def departures_from(rows: Any) -> list[Departure]:
+    """The rows of `departures` in a record.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    expected = {*Departure._fields}
+    for row in rows if isinstance(rows, list) else [rows]:
+        if not isinstance(row, dict) or row.keys() != expected or not isinstance(row["name"], str):
+            raise ConfigError("predicted", f"expected a list of tables of {', '.join(Departure._fields)}")
+        if not (_number(row["real"]) and _number(row["predicted"])):
+            raise ConfigError("predicted", f"expected finite numbers of {row['name']!r}")
+    return [Departure(**row) for row in rows]
 
 
 def departures(real: Real, model: Timeline) -> list[Departure]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toybench.config import Run
+from toybench.config import ConfigError, Run, check_seeds
 from toybench.engine import seed_keys
 from toybench.inner import InnerOptimizer, local_update
 from toybench.loading import dump_run, load_run
@@ -49,7 +49,10 @@ class Work(Protocol):
         ...
 
 
-MAKERS = ("toybench.transports.work:toy_work", "lm.work:text_work")
+MAKERS = {  # and what each is told
+    "toybench.transports.work:toy_work": {"run", "seed"},
+    "lm.work:text_work": {"run", "seed", "init"},
+}
 
 
 class Recipe(NamedTuple):
@@ -62,16 +65,41 @@ class Recipe(NamedTuple):
         """The work.
 
         Raises:
-            ValueError: the maker is none of `MAKERS`: a record may come from anywhere.
+            ConfigError: the maker is none of `MAKERS`, or is not told what it must be: a record may come from anywhere.
         """
-        if self.maker not in MAKERS:
-            raise ValueError(f"expected a maker among {', '.join(MAKERS)}, got {self.maker!r}")
+        _check(self)
         module, _, function = self.maker.partition(":")
         return getattr(importlib.import_module(module), function)(self.told)
 
     def spread(self) -> Recipe:
         """The same for a process that has its devices to itself: a visit may use all of them."""
         return self._replace(told={**self.told, "spread": True})
+
+
+def recipe_from(table: Any) -> Recipe:
+    """The recipe of a record.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(table, dict) or table.keys() != {*Recipe._fields}:
+        raise ConfigError("recipe", f"expected a table of {' and '.join(Recipe._fields)}")
+    recipe = Recipe(**table)
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.maker not in [*MAKERS]:  # a list, since what is no text may have no hash
+        raise ConfigError("recipe.maker", f"expected one of {', '.join(MAKERS)}, got {recipe.maker!r}")
+    told, names = recipe.told, MAKERS[recipe.maker]
+    if not isinstance(told, dict) or told.keys() != names:
+        raise ConfigError("recipe.told", f"expected a table of {', '.join(sorted(names))}")
+    if not isinstance(told["run"], dict):
+        raise ConfigError("recipe.told.run", f"expected a table, got {told['run']!r}")
+    if not isinstance(told.get("init"), str | None):
+        raise ConfigError("recipe.told.init", f"expected the folder of a run or null, got {told['init']!r}")
+    check_seeds([told["seed"]])
 
 
 def toy_recipe(run: Run, seed: int) -> Recipe:

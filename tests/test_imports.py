@@ -211,7 +211,8 @@ LAW = {
         "transports.messages transports.work ray",
     ),
     "engines": row(
-        "config console interrupt", "records report transports.drive transports.messages transports.show transports.work"
+        "config console interrupt",
+        "records report transports.drive transports.messages transports.show transports.work",
     ),
     "interrupt": row(),
     "console": row("interrupt", "records rich"),

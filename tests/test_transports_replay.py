@@ -123,7 +123,7 @@ def test_what_is_no_record_is_told_in_a_line(record, capsys, text):
 
 
 def test_a_record_beside_another_versions_parameters_is_told_in_a_line(record, capsys, monkeypatch):
-    monkeypatch.setattr("toybench.transports.results.SCHEMA", 2)
+    monkeypatch.setattr("toybench.transports.results.SCHEMA", 1000)
     assert "of another version" in refused(record, capsys)
 
 

@@ -22,7 +22,7 @@ from toybench.loading import dump_run, load_run
 from toybench.outer import OuterOptimizer
 from toybench.scheduler import Visit
 from toybench.task import Params
-from toybench.transports.work import Recipe
+from toybench.transports.work import SPREAD, Recipe
 
 
 def text_recipe(run: Run, seed: int, init: str | None = None) -> Recipe:
@@ -37,7 +37,7 @@ def text_work(told: dict[str, Any]) -> TextWork:
         ConfigError: data, or what it starts from, are not there or do not fit; or devices do not divide the batch.
     """
     run, init = load_run(told["run"], CHOICES), told["init"]
-    devices = len(jax.local_devices()) if told.get("spread") else 1
+    devices = len(jax.local_devices()) if told.get(SPREAD) else 1
     check_parts(run, devices)
     corpus = corpus_of(run)
     start = None if init is None else read_start(init, LanguageTask(run.task, corpus))[0]

@@ -12,6 +12,7 @@ import pytest
 from lm.cli import main as train
 from toybench.cli import main
 from toybench.config import ConfigError, ConfigWarning
+from toybench.presets import load_preset
 from toybench.transports.messages import Rules
 from toybench.transports.ray import _end, _reserved, run_ray
 from toybench.transports.ray.crew import Chair, Crew, Left, queues
@@ -20,7 +21,7 @@ from toybench.transports.ray.line import plain
 from toybench.transports.ray.means import Needs, check_room, private_folder
 from toybench.transports.ray.posts import STILLBORN, Care, Deaths, Post
 from toybench.transports.ray.seat import Terms
-from toybench.transports.work import Recipe
+from toybench.transports.work import Recipe, toy_recipe
 
 QUICK = Care(beat=0.01, silence=0.1, pause=0.0)
 
@@ -255,3 +256,10 @@ def test_a_sweep_goes_on_with_those_who_find_room(ray):
     ray.wait = lambda asked, num_returns, timeout: ([], asked)
     with pytest.raises(ConfigError, match="none of 3 actors found room"):
         _placed(actors, 1.0)
+
+
+def test_a_recipe_for_a_process_with_its_devices_to_itself_is_one():
+    recipe = toy_recipe(load_preset("fast"), 0).spread()
+    assert recipe.make().seed == 0
+    with pytest.raises(ConfigError, match="expected a table of run, seed"):
+        recipe._replace(told=recipe.told | {"spread": 1}).make()

@@ -53,6 +53,7 @@ MAKERS = {  # and what each is told
     "toybench.transports.work:toy_work": {"run", "seed"},
     "lm.work:text_work": {"run", "seed", "init"},
 }
+SPREAD = "spread"  # told beside them to a process that has its devices to itself
 
 
 class Recipe(NamedTuple):
@@ -73,7 +74,7 @@ class Recipe(NamedTuple):
 
     def spread(self) -> Recipe:
         """The same for a process that has its devices to itself: a visit may use all of them."""
-        return self._replace(told={**self.told, "spread": True})
+        return self._replace(told={**self.told, SPREAD: True})
 
 
 def recipe_from(table: Any) -> Recipe:
@@ -93,7 +94,7 @@ def _check(recipe: Recipe) -> None:
     if recipe.maker not in [*MAKERS]:  # a list, since what is no text may have no hash
         raise ConfigError("recipe.maker", f"expected one of {', '.join(MAKERS)}, got {recipe.maker!r}")
     told, names = recipe.told, MAKERS[recipe.maker]
-    if not isinstance(told, dict) or told.keys() != names:
+    if not isinstance(told, dict) or told.keys() - {SPREAD} != names or told.get(SPREAD, True) is not True:
         raise ConfigError("recipe.told", f"expected a table of {', '.join(sorted(names))}")
     if not isinstance(told["run"], dict):
         raise ConfigError("recipe.told.run", f"expected a table, got {told['run']!r}")

@@ -87,7 +87,7 @@ def soaked(recipe: Recipe, folder: Path, seconds: float, seed: int) -> dict[str,
     """One seed: the run, begun again where it failed, and what was done to it."""
     ledger, said = folder / "server", folder / "said"
     said.mkdir(parents=True)
-    chaos, until, failures, foreign = Chaos(ledger, seed, seconds / 2), time.monotonic() + 3 * seconds, [], []
+    chaos, until, failures, foreign = Chaos(ledger, seed, seconds / 4), time.monotonic() + 3 * seconds, [], []
     deaths: Counter[str] = Counter()
     notes: list[str] = []
     while time.monotonic() < until:

@@ -14,6 +14,26 @@ from toybench.config import ConfigError
 FILES = [f"{side}.{kind}" for side in ("train", "held_out") for kind in ("bin", "ends.bin", "domains.bin")]
 WORDS = ["the", "of", "and", "to", "a", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with"]
 
+# A contest's run that is trained in a second.
+SMALL = """
+[task]
+kind = "language_model"
+width = 16
+heads = 2
+head_size = 8
+sequence = 16
+batch = 2
+held_out = 4
+
+[cluster]
+sec_per_step = [0.58, 0.75, 1.51, 3.33]
+local_steps = 2
+
+[budget]
+rounds = 2
+evaluations = 2
+"""
+
 
 def texts(n, seed=0):
     """Different texts of a few words, some with letters beyond ASCII."""

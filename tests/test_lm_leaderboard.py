@@ -20,7 +20,7 @@ from lm.maker import digest
 from lm.prepare import prepare
 from lm.sources import find_sources
 from lm.tokens import Bytes
-from tests.corpora import refused
+from tests.corpora import SMALL, refused
 from toybench.clusters import sec_per_step
 from toybench.config import Budget, Cluster, InnerAdamW, Run
 from toybench.loading import overlay
@@ -34,24 +34,6 @@ RUN = Run(
     METHODS["sgd"].settings(lr=0.5),
     Budget(rounds=3, evaluations=2),
 )
-SMALL = """
-[task]
-kind = "language_model"
-width = 16
-heads = 2
-head_size = 8
-sequence = 16
-batch = 2
-held_out = 4
-
-[cluster]
-sec_per_step = [0.58, 0.75, 1.51, 3.33]
-local_steps = 2
-
-[budget]
-rounds = 2
-evaluations = 2
-"""
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from experiments.tables import (
     tables,
 )
 from lm.config import TWIN
+from tests.corpora import SMALL
 from toybench.clusters import LEVELS
 from toybench.config import Budget, Cluster, InnerAdamW, Run
 from toybench.curves import Curves
@@ -257,26 +258,6 @@ def test_a_page_says_what_lies_on_the_edge_of_the_rates(lab):
 
 
 # The command
-
-
-SMALL = """
-[task]
-kind = "language_model"
-width = 16
-heads = 2
-head_size = 8
-sequence = 16
-batch = 2
-held_out = 4
-
-[cluster]
-sec_per_step = [0.58, 0.75, 1.51, 3.33]
-local_steps = 2
-
-[budget]
-rounds = 2
-evaluations = 2
-"""
 
 
 def command(monkeypatch, folder, *words):

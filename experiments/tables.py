@@ -1,10 +1,10 @@
 """Do the paper's tables come out alike on a small language model: heterogeneity, workers, model sizes, DN's c?
 
-Command:  python -m experiments.tables experiments/c4_visits.toml LARGER.toml --init DIR DIR
-Duration: an hour and a half of one core at the default length; two commands with other `--only` may share the store.
+Command:  python -m experiments.tables experiments/c4_visits.toml experiments/c4_wider.toml --init DIR DIR
+Duration: three and a half hours of one core; two commands with other `--only` may share the store.
 Paper:    tables of final C4 perplexity (section 5 of its text, and its appendix on c): async DiLoCo behind DiLoCo
           throughout, DN + DyLU level with it, finetuning with k times the batch behind both but at k = 16.
-Found:    experiments/records/tables/tables.md
+Found:    nothing yet: it has run in tests only.
 
 Every run has as many tokens, so that with k workers each makes 4/k of the steps; the paper keeps a worker's steps. What
 finetuning gains from more workers there is tokens, so it is not compared between columns here.
@@ -265,7 +265,7 @@ def page(found: Mapping[str, Table], lab: Lab, bases: Sequence[Run]) -> str:
         f"`python -m experiments.tables`: {sizes} a run, from a shared pretrained start. Held-out perplexity, mean of "
         f"{reported} seeds; outer rates an octave apart, tuned on {tuned} other seed{'s' * (tuned > 1)}. In "
         "parentheses the paper's number for the column of that place, of models 20 to 150 times as large and of runs "
-        "some thousand times as long. Every run here has as many tokens, to a whole round; the paper's k workers have "
+        "tens of thousands of times as long. Every run here has as many tokens, to a whole round; the paper's k workers have "
         "k/4 times as many.",
         "",
         f"{len(every)} statements: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}.",
@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="of four workers (default: the file's)")
     parser.add_argument("--only", nargs="+", choices=[*PAPER], default=[*PAPER], metavar="TABLE")
     parser.add_argument("--tuning-seeds", nargs="+", default=["1000:1001"], metavar="N")
-    parser.add_argument("--seeds", nargs="+", default=["200:203"], metavar="N", help="reported (default 200:203)")
+    parser.add_argument("--seeds", nargs="+", default=["200:206"], metavar="N", help="reported (default 200:206)")
     parser.add_argument("--store", default="results/runs.sqlite", metavar="FILE", help="of the runs")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR")
     try:

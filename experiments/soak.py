@@ -37,6 +37,7 @@ from toybench.config import ConfigError
 from toybench.loading import load_run
 from toybench.records import plain, provenance
 from toybench.runtime import configure, cores
+from toybench.timeline import Timeline
 from toybench.transports.about import about_of
 from toybench.transports.again import again
 from toybench.transports.coordinator import read_arrivals, timeline_of
@@ -178,7 +179,8 @@ def checked(recipe: Recipe, folder: Path) -> dict[str, Any]:
     answers = [line for line in said if "verdict" in line]
     acknowledged = {line["id"] for line in answers if line["verdict"] in ("applied", "repeated")}
     first = Counter(line["id"] for line in answers if line["verdict"] == "applied")
-    pairs = zip(*map(jax.tree.leaves, (again(work, timeline_of(arrivals, told["stepped"])), live.server.params)))
+    timeline = timeline_of(arrivals, told["stepped"])
+    pairs = zip(*map(jax.tree.leaves, (again(work, timeline), live.server.params)))
     differences = [float(np.abs(np.asarray(one) - np.asarray(other)).max()) for one, other in pairs]
     done, lost, lost_steps, given = told["counts"]
     counts = {
@@ -209,7 +211,16 @@ def checked(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "checks": checks,
         "replay difference": max(differences),
         "loss": points[-1].metrics["loss"] if points[-1].local_steps == done else None,
+        "fresh inner states": int(timeline.reset.sum()),
+        "loss, inner states kept": work.evaluate(again(work, kept(timeline)))["loss"],
     }
+
+
+def kept(timeline: Timeline) -> Timeline:
+    """The same arrivals, as if no worker had ever lost its inner state."""
+    first = np.zeros_like(timeline.reset)
+    first[np.unique(timeline.worker, return_index=True)[1]] = True
+    return timeline._replace(reset=first)
 
 
 def gaps(told: dict[str, Any]) -> list[int]:
@@ -239,6 +250,11 @@ def interval(differences: list[float]) -> dict[str, float]:
     mean, n = float(np.mean(differences)), len(differences)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
     return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": n}
+
+
+def above(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """A loss minus the mean of those without faults of the same seed."""
+    return interval([run[name] - float(np.mean(run["losses without faults"])) for run in runs]) if runs else {}
 
 
 def left_behind(before: set[str]) -> list[str]:
@@ -272,7 +288,8 @@ def main() -> None:
 
 def report(out: Path, runs: list[dict[str, Any]], left: list[str], seconds: float) -> None:
     """Write the record; the process fails if a check does."""
-    pairs = [(run["loss"], run["losses without faults"]) for run in runs if run["loss"] is not None]
+    ended = [run for run in runs if run["loss"] is not None]
+    calm = [run["losses without faults"] for run in ended]
     total: Counter[str] = Counter()
     for run in runs:
         total.update(run["counts"])
@@ -282,15 +299,15 @@ def report(out: Path, runs: list[dict[str, Any]], left: list[str], seconds: floa
     checks = {name: all(run["checks"][name] for run in runs) for name in runs[0]["checks"]}
     refused = all("is 0.0.0 on the worker" in run["other version"] for run in runs)
     checks |= {"a worker of another version is refused": refused}
-    checks |= {"all runs came to their end": len(pairs) == len(runs), "nothing is left behind": not left}
-    loss = interval([a - sum(calm) / 2 for a, calm in pairs]) if pairs else {}
-    noise = float(np.sqrt(np.mean([(one - other) ** 2 / 2 for _, (one, other) in pairs]))) if pairs else None
+    checks |= {"all runs came to their end": len(ended) == len(runs), "nothing is left behind": not left}
+    noise = float(np.sqrt(np.mean([(one - other) ** 2 / 2 for one, other in calm]))) if ended else None
     document = {
         "seconds": seconds,
         "machine": {"cores": cores(), "load": os.getloadavg()[0], "system": platform.platform()},
         "checks": checks,
         "total": dict(sorted(total.items())),
-        "loss through faults minus without": loss,
+        "loss through faults minus without": above(ended, "loss"),
+        "the same arrivals with inner states kept": above(ended, "loss, inner states kept"),
         "standard deviation of runs without": noise,
         "largest replay difference": max(run["replay difference"] for run in runs),
         "left": left,
@@ -307,8 +324,11 @@ def report(out: Path, runs: list[dict[str, Any]], left: list[str], seconds: floa
 
 def page(document: dict[str, Any]) -> str:
     """The record for a reader."""
-    loss, machine = document["loss through faults minus without"], document["machine"]
-    mean, low, high = (loss.get(name, float("nan")) for name in ("mean", "low", "high"))
+    machine, fresh = document["machine"], sum(run["fresh inner states"] for run in document["runs"])
+    through, held = (
+        "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**document[name]) if document[name] else "unknown"
+        for name in ("loss through faults minus without", "the same arrivals with inner states kept")
+    )
     lines = [
         "# A run over Ray through faults",
         "",
@@ -320,8 +340,9 @@ def page(document: dict[str, Any]) -> str:
         *(f"| {name} | {'yes' if holds else '**no**'} |" for name, holds in document["checks"].items()),
         "",
         f"Largest difference to the replay: {document['largest replay difference']:.2g}. "
-        f"Final loss minus that of a run without faults: {mean:+.4f}, 95 % interval [{low:+.4f}, {high:+.4f}] over "
-        f"{loss.get('seeds', 0)} seeds; runs without faults of one seed have a standard deviation of "
+        f"Final loss minus that of runs without faults, 95 % interval over the seeds: {through}. A worker whose visit "
+        f"was lost begins again with a fresh inner state, {fresh} times here, its first visit among them; the same "
+        f"arrivals computed with inner states kept: {held}. Runs without faults of one seed have a standard deviation of "
         f"{document['standard deviation of runs without'] or float('nan'):.4f}.",
         "",
         "| what | times |",

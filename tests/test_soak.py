@@ -4,10 +4,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from experiments import soak, soak_faults
 from toybench.config import ConfigError
+from toybench.presets import load_preset
+from toybench.timeline import simulate
 
 
 def test_a_run_that_does_not_begin_is_a_failure_and_is_begun_again(tmp_path, monkeypatch):
@@ -64,3 +67,11 @@ def test_the_server_is_stopped_for_a_while_and_goes_on(tmp_path, monkeypatch):
     chaos.stop_server(soak_faults.random.Random(0))
     assert [sent[0], sent[2]] == [(7, "SIGSTOP"), (7, "SIGCONT")] and 1.0 <= sent[1] <= 4.0
     assert chaos.counts["servers stopped"] == 1
+
+
+def test_inner_states_are_kept_but_for_those_who_begin():
+    run = load_preset("fast")
+    timeline = simulate(run.cluster, run.budget, 0)
+    found = soak.kept(timeline._replace(reset=np.ones_like(timeline.reset)))
+    assert found.reset.sum() == run.cluster.workers
+    assert [*found.worker[found.reset]] == [*dict.fromkeys(timeline.worker)]

@@ -265,8 +265,8 @@ def page(found: Mapping[str, Table], lab: Lab, bases: Sequence[Run]) -> str:
         f"`python -m experiments.tables`: {sizes} a run, from a shared pretrained start. Held-out perplexity, mean of "
         f"{reported} seeds; outer rates an octave apart, tuned on {tuned} other seed{'s' * (tuned > 1)}. In "
         "parentheses the paper's number for the column of that place, of models 20 to 150 times as large and of runs "
-        "tens of thousands of times as long. Every run here has as many tokens, to a whole round; the paper's k workers "
-        "have k/4 times as many.",
+        "tens of thousands of times as long. Every run here has as many tokens, to a whole round; the paper's k "
+        "workers have k/4 times as many.",
         "",
         f"{len(every)} statements: {', '.join(f'{number} {verdict}' for verdict, number in tally.items())}.",
         "",

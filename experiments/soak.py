@@ -343,7 +343,7 @@ def page(document: dict[str, Any]) -> str:
         f"Final loss minus that of runs without faults, 95 % interval over the seeds: {through}. A worker whose visit "
         f"was lost begins again with a fresh inner state, {fresh} times here, its first visit among them; the same "
         f"arrivals computed with inner states kept: {held}. Runs without faults of one seed have a standard deviation "
-        f"of {document['standard deviation of runs without'] or float('nan'):.4f}.",
+        f"of {document['standard deviation of runs without'] or float('nan'):.1g}.",
         "",
         "| what | times |",
         "|---|---|",

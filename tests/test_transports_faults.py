@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.test_transports_live import WORK, Clock, Crew, params_of, same, server
+from tests.wall import small
 from toybench.config import ConfigError, ConfigWarning
 from toybench.transports import ledger as ledgers
 from toybench.transports.about import about_of
@@ -21,7 +22,9 @@ from toybench.transports.ledger import Ledger
 from toybench.transports.live import Live
 from toybench.transports.messages import Rules
 from toybench.transports.ray.seat import Seat, Terms
+from toybench.transports.threads import Direct
 from toybench.transports.work import toy_recipe
+from toybench.transports.worker import serve
 
 
 def of_the_disk(folder) -> Live:
@@ -189,6 +192,18 @@ def test_an_actor_that_cannot_write_its_last_checkpoint_says_so(tmp_path, monkey
     assert "No space left" in seat.close()["failed"]
 
 
+def test_a_server_that_cannot_write_its_last_checkpoint_lets_go_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledgers, "WAIT", 0.05)
+    crew = Crew(server(tmp_path / "s"))
+    crew.step(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "SYNC", full)
+        with pytest.raises(ConfigError, match="No space left"):
+            crew.live.close()
+    assert not crew.live.checkpoint()  # though there is room again: another may be at work there
+    assert len(of_the_disk(tmp_path / "s").coordinator.arrivals) == 1
+
+
 def test_a_folder_that_cannot_be_read_is_told_in_a_line(tmp_path):
     (tmp_path / "s" / "checkpoint-0").mkdir(parents=True)
     with pytest.raises(ConfigError, match="resume: cannot read"):
@@ -224,6 +239,40 @@ def test_a_visit_that_takes_longer_than_it_may_has_longer_the_next_time(tmp_path
         assert given_up < 6
     assert given_up == 4  # of 10, 20, 40 and 80 seconds
     assert crew.live.missed[0] == 0  # and no longer when it had arrived
+
+
+def test_a_known_worker_that_hangs_again_is_not_waited_for_ever_longer(tmp_path):
+    clock = Clock()
+    crew = Crew(server(tmp_path / "s", clock=clock, first=10.0, least=1.0))
+    crew.step(0)
+    for _ in range(3):
+        clock.seconds += 1000.0
+        assert 0 in give_up_the_late(crew.live)
+        crew.take(crew.live.hello(0))
+        assert limit_of(crew.live, 0) <= max(10.0, 4 * 2.0 ** crew.live.missed[0])
+    for _ in range(3):
+        crew.step(0)
+    assert crew.live.missed[0] == 0 and limit_of(crew.live, 0) < 10.0
+
+
+def test_no_worker_is_late_for_a_compilation_of_the_servers(tmp_path, caplog):
+    """All is compiled when it opens, whether something was there or not."""
+    for _ in range(2):
+        with jax.log_compiles():
+            live = server(tmp_path / "s", small(**{"outer.method": "heloco"}), codec="int8")
+        assert {"jit(finite)", "jit(arrive)"} <= compiled(caplog)
+        crew = Crew(live, live.work, "int8")
+        pushes = [crew.made(0), crew.made(1)]
+        caplog.clear()
+        with jax.log_compiles():
+            assert [live.push(push).verdict for push in pushes] == ["applied"] * 2
+        assert not {"jit(finite)", "jit(arrive)"} & compiled(caplog)
+        live.close()
+
+
+def compiled(caplog) -> set[str]:
+    """Names of the programs that were compiled meanwhile."""
+    return {record.getMessage().split()[1] for record in caplog.records if record.getMessage().startswith("Compiling ")}
 
 
 def test_a_worker_that_is_slowed_down_has_the_time_that_it_is_told_to_take(tmp_path):
@@ -294,3 +343,33 @@ def test_a_process_that_was_held_for_dead_does_not_come_between(tmp_path):
         assert reply.done and reply.verdict == "refused" and "another process" in reply.reason
     assert crew.live.push(crew.made(0)._replace(who="new")).verdict == "applied"
     assert crew.live.coordinator.lost == 2
+
+
+class Heard(Direct):
+    """What a worker says of itself."""
+
+    def __init__(self, live):
+        super().__init__(live)
+        self.who = []
+
+    def hello(self, worker, about, who):
+        self.who.append(who)
+        return super().hello(worker, about, who)
+
+    def push(self, push):
+        self.who.append(push.who)
+        return super().push(push)
+
+    def next(self, worker, who):
+        self.who.append(who)
+        return super().next(worker, who)
+
+
+def test_a_worker_says_who_it_is_whatever_it_says(tmp_path):
+    work = small(**{"cluster.sec_per_step": [1.0], "budget.rounds": 3})
+    live = server(tmp_path / "s", work)
+    heard = [Heard(live), Heard(live)]
+    assert serve(work, heard[0], live.rules, worker=0) == ""
+    assert len({*heard[0].who}) == 1 and len(heard[0].who) > 3 and live.holders == {0: heard[0].who[0]} and live.over
+    serve(work, heard[1], live.rules, worker=0)
+    assert heard[0].who[0] in live.retired and heard[1].who[0] not in ("", *heard[0].who)

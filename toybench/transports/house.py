@@ -73,15 +73,19 @@ def evaluate(live: Live) -> bool:
 
 
 def limit_of(live: Live, worker: int) -> float:
-    """Seconds that a worker may take for what it is doing; twice as many after each time that they were not enough."""
+    """Seconds that a worker may take for what it is doing; twice as many after each time that they were not enough.
+
+    A known worker that begins anew has the first visit's seconds too, but no more of them: it may hang again.
+    """
     rules, coordinator, declared = live.rules, live.coordinator, live.work.run.cluster.sec_per_step
     given, known = coordinator.running[worker], coordinator.speeds
     slowed = declared[worker % len(declared)] if rules.pace else 0.0
     expected = given.visit.num_steps * known.get(worker, slowed) * (rules.pace or 1.0)
-    limit = max(rules.least, rules.factor * expected)
-    if given.reset or worker not in known:
-        limit = max(limit, rules.first)
-    return limit * 2.0 ** min(live.missed[worker], DOUBLINGS)
+    patience = 2.0 ** min(live.missed[worker], DOUBLINGS)
+    limit = max(rules.least, rules.factor * expected) * patience
+    if worker not in known:
+        return max(limit, rules.first * patience)
+    return max(limit, rules.first) if given.reset else limit
 
 
 def give_up_the_late(live: Live) -> list[int]:

@@ -1,7 +1,7 @@
 """The server of real workers: takes what they push, answers what is to be done next, forgets nothing it answered.
 
-Transports call `hello`, `push` and `next` for workers, from any thread, and `keep_house` beside them. Every call may
-be repeated: a worker that got no answer asks again.
+Transports call `hello`, `push` and `next` for workers, from any thread, within `house.kept`. Every call may be
+repeated: a worker that got no answer asks again.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Live:
             ConfigError: it cannot be written; what was there still is.
         """
         with self.changed:
-            if self.held or self.failed:  # what could not be written down is in the memory only
+            if self.held or self.failed or self.closed:  # what could not be written down is in the memory only
                 return False
             told, arrays = freeze(self)
             number = self.ledger.roll()
@@ -208,12 +208,17 @@ class Live:
         return bool(self.failed) or (self.over and not self.due)
 
     def close(self) -> None:
-        """A last checkpoint, if it can be written, and the journal let go."""
-        if not self.failed:
+        """A last checkpoint, and the folder let go.
+
+        Raises:
+            ConfigError: it cannot be written; what was answered is in the journal.
+        """
+        try:
             self.checkpoint()
-        with self.changed:
-            self.closed = True
-            self.ledger.close()
+        finally:
+            with self.changed:
+                self.closed = True
+                self.ledger.close()
 
     @contextmanager
     def _heard(self, worker: int) -> Iterator[None]:

@@ -44,10 +44,11 @@ class Programs:
         self._pull = pull_current if outer.pull is pull_current else jax.jit(outer.pull)
 
     def warm(self, server: Server) -> None:
-        """Compile, so that no worker is late for it."""
-        arrays = [np.zeros(like.shape, like.dtype) for like in wire_shapes(self._kind, self._like)]
-        self._finite(arrays)
-        jax.block_until_ready(self.arrive(own(server), arrays, row_of(Visit(0, 0, 0, 1, 0), 0, 0, True), server.params))
+        """Compile, so that no worker is late for it. Nothing is computed, so that it takes no memory."""
+        like, wire = jax.eval_shape(lambda: server), wire_shapes(self._kind, self._like)
+        row = row_of(Visit(0, 0, 0, 1, 0), 0, 0, True)
+        self._finite.lower(wire).compile()
+        self._arrive.lower(like.params, tuple(like[1:]), wire, row, like.params).compile()
 
     def wrong(self, arrays: list[Any]) -> str | None:
         """Why arrays are no pseudo-gradient that can be applied, if so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -28,6 +29,23 @@ from toybench.timeline import simulate
 
 SCHEMA = 1
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells through it what it raises as well, at length
+
+
+def _but_for_late_ends(report: Callable[[Any], object]) -> Callable[[Any], None]:
+    """What `report` does, as `sys.unraisablehook`, but for one error of an object that nobody knows.
+
+    Where one read or write of many fails, orbax closes its event loop and raises; tensorstore then prints a traceback
+    for each of the others that ends, since nobody waits for it. Only the error that was raised is to be told.
+    """
+
+    def hook(what: Any) -> None:
+        if what.object is not None or repr(what.exc_value) != "RuntimeError('Event loop is closed')":
+            report(what)
+
+    return hook
+
+
+sys.unraisablehook = _but_for_late_ends(sys.unraisablehook)
 
 
 class Saved(NamedTuple):
@@ -258,11 +276,9 @@ def read_last(folder: Path, like: Callable[[dict[str, Any]], Any], name: str = "
         shapes = like(meta)
         names = [f"['server']['params']{path}" for path in _names(shapes)]
         item = dict(zip(names, jax.tree.leaves(shapes)))
-        found: dict[str, np.ndarray] = {}
-        for key, leaf in item.items():  # one by one: of several, those that are read when one fails print tracebacks
-            as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray)}
-            args = ocp.args.PyTreeRestore(item={key: leaf}, restore_args=as_numpy, partial_restore=True)
-            found |= manager.restore(arrivals, args=ocp.args.Composite(state=args))["state"]
+        as_numpy = {key: ocp.RestoreArgs(restore_type=np.ndarray) for key in item}
+        args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+        found: dict[str, np.ndarray] = manager.restore(arrivals, args=ocp.args.Composite(state=args))["state"]
     except ConfigError:
         raise
     except (ValueError, KeyError, OSError) as error:

@@ -149,6 +149,58 @@ def test_two_do_not_train_in_one_folder(command, tmp_path):
     )
 
 
+# A damaged checkpoint
+
+
+@pytest.mark.parametrize("reader", ["--resume", "--init"])
+def test_damaged_arrays_are_one_line(command, tmp_path, reader):
+    """Many reads are begun at once, and one of them fails first."""
+    short = [*command, "--budget.rounds", "3", "--every", "3600"]
+    subprocess.run([*short, "--out", str(tmp_path / "out")], check=True, capture_output=True, timeout=240)
+    arrays = (tmp_path / "out/run/checkpoints").glob("*/state/ocdbt.process_0/d/*")
+    for path in arrays:
+        damaged = bytearray(path.read_bytes())
+        if len(damaged) > 10_000:  # smaller ones tell where arrays are
+            damaged[60::29] = bytes(len(damaged[60::29]))
+            path.write_bytes(damaged)
+    words = ["--resume"] if reader == "--resume" else ["--init", str(tmp_path / "out")]
+    again = tmp_path / ("out" if reader == "--resume" else "again")
+    done = subprocess.run([*short, *words, "--out", str(again)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2
+    [told] = done.stderr.splitlines()
+    assert told.startswith("toybench: error: ") and "checkpoint" in told and "Error reading" in told
+
+
+LATE = """
+import asyncio
+import tensorstore
+promise, future = tensorstore.Promise.new()
+async def wait():
+    return await future
+async def give_up():
+    try:
+        await asyncio.wait_for(asyncio.shield(wait()), 1e-3)
+    except asyncio.TimeoutError:
+        pass
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+loop.run_until_complete(give_up())
+loop.close()
+promise.set_result(0)
+class Told:
+    def __del__(self):
+        raise RuntimeError("Event loop is closed")
+Told()
+"""
+
+
+@pytest.mark.parametrize(("first", "times"), [("", 2), ("import lm.checkpoint", 1)])
+def test_what_ends_when_nobody_waits_is_not_told_and_other_errors_are(first, times):
+    """Without the import, tensorstore's is told too: there is something to leave out."""
+    done = subprocess.run([sys.executable, "-c", first + LATE], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stderr.count("RuntimeError: Event loop is closed\n") == times and "Told.__del__" in done.stderr
+
+
 # A checkpoint cut short
 
 

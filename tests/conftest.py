@@ -7,6 +7,7 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"  # on every machine, so that lanes are always spread, and processes share runs
 
 import hypothesis
 import jax
@@ -17,9 +18,7 @@ from toybench.runtime import configure
 pytest.register_assert_rewrite(
     "tests.pages", "tests.sweep_page", "tests.compare_page", "tests.corpora", "tests.imports"
 )
-jax.config.update("jax_num_cpu_devices", 2)  # two on every machine, so that lanes are always spread
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.devices()  # before `configure`, which would have one for each core
 configure()
 
 hypothesis.settings.register_profile("toybench", deadline=None, max_examples=50, derandomize=True)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from toybench.cli import main
-from toybench.compare import REFERENCE, Side, agreement, compare, kendall, read_contest, sentence, sides
+from toybench.compare import REFERENCE, Side, agreement, compare, kendall, markdown, read_contest, sentence, sides
 from toybench.config import ConfigError
 
 NAMES = (REFERENCE, *"abcdefghi")
@@ -208,3 +208,20 @@ def test_the_run_files_say_where_toy_and_language_model_have_one_timeline(name, 
         alike = len(one.time) == len(other.time)
         same[dylu] = alike and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
     assert same == {False: True, True: with_dylu}
+
+
+def test_what_only_one_side_searched_is_told():
+    losses = np.array([[1.0, 1.1], [2, 2.1], [3, 3.1]])
+    names = (REFERENCE, "fedbuff", "mla")
+    searched = {"fedbuff": {"outer.lr": 0.1, "outer.buffer_size": 4}, "mla": {"outer.lr": 0.1}, "gone": {"outer.x": 1}}
+    toy = Side("toy", "c", names, losses, searched)
+    model = Side("model", "c", names, losses, {"fedbuff": {"outer.lr": 3.2}, "mla": {"outer.lr": 0.2}})
+    only = "On the toy more than the outer rate was searched for fedbuff (buffer_size 4); "
+    told = compare(toy, model)["searched_apart"]
+    assert told == only + "not so on the model."
+    untold = Side("model", "c", names, losses)
+    assert compare(toy, untold)["searched_apart"] == "" == compare(untold, toy)["searched_apart"]
+    assert compare(model, toy)["searched_apart"] == told
+    assert compare(toy, toy)["searched_apart"] == ""
+    assert told in markdown([compare(toy, model)]) and "searched for" not in markdown([compare(toy, toy)])
+    assert compare(toy, model, ["mla", REFERENCE, "fedbuff"])["searched_apart"] == told

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from toybench.leaderboard import (
 )
 from toybench.loading import overlay
 from toybench.outer import METHODS
+from toybench.statistics import interval, relative_gap
 from toybench.study import ASYNC, SYNC, vary
 from toybench.tuning import (
     OCTAVES,
@@ -216,3 +218,68 @@ def test_a_contest_may_search_otherwise_and_keeps_the_losses_of_every_seed():
     for row in rows:
         assert row["settings"]["outer.lr"] == 0.05 and len(row["losses"]) == len(SEEDS.reported)
         assert np.mean(row["losses"]) == row["loss"].mean
+
+
+# The committed records
+
+RECORDS = Path(__file__).parent.parent / "experiments" / "records"
+ROWS = {
+    "**sync** Nesterov + DyLU": "sync nesterov + DyLU",
+    "Ordered Momentum + DyLU": "ormo + DyLU",
+    "HeLoCo + DyLU": "heloco + DyLU",
+    "DN + DyLU": "delayed_nesterov + DyLU",
+    "HALoS": "halos",
+    "HeLoCo": "heloco",
+    "Momentum look-ahead + DyLU": "mla + DyLU",
+    "Ringmaster": "ringmaster",
+    "Poly": "poly",
+    "SGD + DyLU": "sgd + DyLU",
+    "SGD": "sgd",
+    "Nesterov (async DiLoCo)": "nesterov",
+}
+
+
+def test_the_readme_shows_what_the_records_have():
+    readme = (RECORDS.parent.parent / "README.md").read_text()
+    boards = [json.loads((RECORDS / p / "leaderboard.json").read_text())["clusters"] for p in (".", "leaderboard-dylu")]
+    table = readme[readme.index("| | 4 equal | slightly unequal | moderately | very | very, non-iid") :].split("\n\n")[
+        0
+    ]
+    lines = table.splitlines()[2:]
+    assert [line.split(" | ")[0][2:] for line in lines] == [*ROWS]
+    for line, name in zip(lines, ROWS.values()):
+        kept = boards[name not in [row["name"] for row in boards[0]["very-4"]]]
+        said = []
+        for rows in kept.values():
+            [row] = [row for row in rows if row["name"] == name]
+            gap = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row["gap"])
+            said.append(gap if row["verdict"] == "worse" else f"**{gap}**")
+        assert line.split(" | ", 1)[1] == " | ".join(said) + " |"
+
+
+def test_both_records_have_one_reference_and_dylu_behind_a_barrier_ends_where_the_readme_says():
+    first, second = (
+        json.loads((RECORDS / p / "leaderboard.json").read_text())["clusters"] for p in (".", "leaderboard-dylu")
+    )
+    ahead = {}
+    for cluster, rows in second.items():
+        old = {row["name"]: row for row in first[cluster]}
+        new = {row["name"]: row for row in rows}
+        np.testing.assert_allclose(new[REFERENCE]["losses"], old[REFERENCE]["losses"], rtol=1e-3)
+        own = new["sync nesterov + DyLU"]["loss"][0]
+        ahead[cluster] = [name for name in old if name != REFERENCE and old[name]["loss"][0] < own]
+    unequal = ("slight-4", "moderate-4", "very-8", "very-16")
+    assert [ahead[cluster] for cluster in unequal] == [[]] * 4 and ahead["very-4"] == ["heloco + DyLU"]
+    took = [second[c][0]["time_ratio"][0] for c in (*unequal, "very-4")]
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    assert f"{100 * min(took):.0f} to {100 * max(took):.0f} % of sync Nesterov's time" in text
+
+
+def test_whom_dylu_harms_with_eight_workers_is_as_the_readme_says():
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    rows = json.loads((RECORDS / "leaderboard.json").read_text())["clusters"]["very-8"]
+    losses = {row["name"]: np.array(row["losses"]) for row in rows}
+    both = [name for name in losses if f"{name} + DyLU" in losses and not name.startswith(("sync", "nesterov,"))]
+    harm = {name: interval(relative_gap(losses[f"{name} + DyLU"], losses[name])) for name in both}
+    assert len(both) == 7 and {name for name in both if harm[name].low > 0} == {"nesterov", "sgd", "mla", "heloco"}
+    assert "with eight workers DyLU harms four of the seven there" in text

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -143,6 +145,33 @@ def test_the_command_writes_what_compare_reads(tmp_path, capsys, monkeypatch):
     assert set(sides(read_contest(str(tmp_path / "out" / "leaderboard.json")), "lm")) == {"very-4"}
 
 
+def toy_board(folder, **settings):
+    """A leaderboard on "very-4" where FedBuff was best with these settings."""
+    row = {"name": "fedbuff", "losses": [1.0, 2.0], "settings": settings}
+    path = folder / "board.json"
+    path.write_text(json.dumps({"clusters": {"very-4": [row]}}))
+    return str(path)
+
+
+def test_methods_take_what_another_leaderboard_found_best(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("toybench.tuning.CLIMBS", 0)
+    (tmp_path / "run.toml").write_text(SMALL)
+    path = toy_board(tmp_path, **{"outer.lr": 2.8, "outer.buffer_size": 3})
+    words = ["--store", str(tmp_path / "runs.sqlite"), "--out", str(tmp_path / "out"), "--settings", path, "--json"]
+    assert main(["leaderboard", str(tmp_path / "run.toml"), "fedbuff", "ringmaster", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    best = {row["name"]: row["settings"] for row in found["clusters"]["very-4"]}
+    assert best["fedbuff"].pop("outer.lr") != 2.8  # which is tuned here
+    assert best["fedbuff"] == {"outer.buffer_size": 3}
+    assert [*best["ringmaster"]] == [*best["sync nesterov"]] == ["outer.lr"]
+    said = (tmp_path / "out" / "leaderboard.md").read_text()
+    assert f"another leaderboard ({found['settings']['sha256']}) found them best" in said
+    assert "but for sync nesterov, ringmaster, which it does not have" in said
+    with closing(sqlite3.connect(tmp_path / "runs.sqlite")) as kept:
+        outer = [json.loads(text)["outer"] for (text,) in kept.execute("SELECT document FROM configs")]
+    assert [one["buffer_size"] for one in outer if one["method"] == "fedbuff"] == [3] * 5
+
+
 def test_what_is_asked_for_reaches_the_contest_and_the_record(tmp_path, capsys, monkeypatch):
     (tmp_path / "run.toml").write_text(SMALL)
     made, saved, start = [], [], {"table": np.ones(3)}
@@ -195,6 +224,7 @@ def test_a_cluster_is_named_by_its_speeds_and_its_partition(cluster, partition, 
         (["--start", "0"], "start: must be > 0 and <= 3.4e+38, got 0.0"),
         (["--start", "inf"], "start: must be > 0 and <= 3.4e+38, got inf"),
         (["--start", "nan"], "start: must be > 0 and <= 3.4e+38, got nan"),
+        (["--settings", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--lanes", "0"], "lanes: must be from 1 to 4, the run's workers, got 0"),
         (["--lanes", "5"], "lanes: must be from 1 to 4, the run's workers, got 5"),
     ],
@@ -207,6 +237,28 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, said):
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert [one.name for one in tmp_path.iterdir()] == ["run.toml"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "said"),
+    [
+        ({"cluster.grace": 0.0}, "very", "has 'cluster.grace', which is no setting of an outer method"),
+        ({"outer.method": "sgd"}, "very", "has 'outer.method', which is no setting of an outer method"),
+        ({"outer.buffer": 3}, "very", "outer.buffer: fedbuff has no such setting; did you mean 'buffer_size'?"),
+        ({"outer.buffer_size": -3}, "very", "outer.buffer_size: must be"),
+        ({"outer.buffer_size": 3}, "none", "has no cluster 'none-4', only very-4"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line(tmp_path, capsys, settings, cluster, said):
+    (tmp_path / "run.toml").write_text(SMALL)
+    words = ["--settings", toy_board(tmp_path, **settings), "--out", str(tmp_path / "out")]
+    words += ["--cluster.sec-per-step", *map(str, sec_per_step(4, cluster))]
+    with pytest.raises(SystemExit) as end:
+        main(["leaderboard", str(tmp_path / "run.toml"), "fedbuff", *words])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path, capsys):

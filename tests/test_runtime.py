@@ -189,3 +189,12 @@ def test_memory_is_what_the_control_group_is_given(name, text, wanted, tmp_path,
 
 def test_the_groups_of_this_process_are_looked_at():
     assert runtime._groups()[0] == "/" and all(group.startswith("/") for group in runtime._groups())
+
+
+@pytest.mark.parametrize(("asked", "given", "devices"), [(None, "3", 3), (1, "3", 1), (None, None, cores())])
+def test_the_environment_may_say_how_many_devices_there_are(asked, given, devices):
+    code = f"import jax, toybench.runtime as r; r.configure({asked}); print(len(jax.devices()))"
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
+    environment |= {} if given is None else {"JAX_NUM_CPU_DEVICES": given}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == devices

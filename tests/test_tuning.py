@@ -169,6 +169,18 @@ def test_a_climb_ends_between_worse_neighbours_after_few_runs(best):
     assert sum(asked) == len(tuning.rates) <= 5 + abs(np.log2(best / 0.2)) + 1
 
 
+def test_a_climb_keeps_other_settings_at_every_rate_and_in_what_it_chose():
+    made = []
+
+    def noted(tuned):
+        made.append(tuned)
+        return make({"outer.lr": tuned["outer.lr"]})
+
+    tuning = climb(noted, 0.2, [1000], formula(valley(0.2), []), settings={"outer.exponent": 2.0})
+    assert {one["outer.exponent"] for one in made} == {2.0} and {one["outer.lr"] for one in made} == {*tuning.rates}
+    assert tuning.changes == {"outer.lr": tuning.best, "outer.exponent": 2.0}
+
+
 def test_a_climb_that_finds_no_floor_says_so():
     tuning = climb(make, 0.2, [1000, 1001], formula(lambda run, seed: 1 / (1 + run.outer.lr)))
     assert tuning.on_edge and len(tuning.rates) == 5 + CLIMBS and tuning.best == tuning.rates[-1]

@@ -231,7 +231,7 @@ def test_an_unfinished_sweep_of_a_terminal_may_be_resumed(path):
     assert told(at) == ["Unfinished; 2 of 4 runs are kept; Resume makes the rest."]
     widget(at, "button", "w.resume").click().run()
     until(lambda: not has(at, "button", "w.cancel"), at)
-    assert done(path, "stored") == 4 and told(at) == []
+    assert (done(path, "stored"), told(at)) == (4, [])
 
 
 def test_the_processes_modules_need_no_streamlit():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -16,6 +16,7 @@ from toybench.records import read_json
 from toybench.statistics import Interval, interval, rank_intervals, relative_gap
 
 REFERENCE, CONTROL = "sync nesterov", "control"
+RATE = "outer.lr"
 LEAST = 3  # methods, to speak of an order
 RANKED = 5  # seeds, to speak of a rank's interval
 DRAWS, PERMUTATIONS = 4000, 20_000
@@ -30,11 +31,14 @@ class Side:
     cluster: str
     names: tuple[str, ...]  # [M]
     losses: np.ndarray  # [M, S] final losses, each method at its own best settings
+    searched: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # best settings by method, where they are told
 
     def only(self, names: Sequence[str]) -> Side:
         """The side with these methods, in this order."""
         rows = [self.names.index(name) for name in names]
-        return Side(self.title, self.cluster, tuple(names), self.losses[rows])
+        return replace(self, names=tuple(names), losses=self.losses[rows])
 
     @property
     def gaps(self) -> list[Interval]:
@@ -86,8 +90,27 @@ def sides(document: Mapping[str, Any], title: str) -> dict[str, Side]:
     for cluster, rows in document["clusters"].items():
         kept = [row for row in rows if row["name"] != CONTROL]
         losses = np.array([row["losses"] for row in kept], float)
-        found[cluster] = Side(title, cluster, tuple(row["name"] for row in kept), losses)
+        searched = {row["name"]: settings for row in kept if isinstance(settings := row.get("settings"), dict)}
+        found[cluster] = Side(title, cluster, tuple(row["name"] for row in kept), losses, searched)
     return found
+
+
+def searched_apart(first: Side, second: Side) -> str:
+    """Which methods had more settings than the outer rate searched on one side alone: a sentence, or nothing."""
+    said = []
+    for side, other in ((first, second), (second, first)):
+        methods = []
+        for name in side.names:
+            if name not in other.names or name not in side.searched or name not in other.searched:
+                continue
+            own, others = side.searched[name], other.searched[name]
+            found = [f"{key.removeprefix('outer.')} {own[key]}" for key in own if key not in others and key != RATE]
+            if found:
+                methods.append(f"{name} ({', '.join(found)})")
+        if methods:
+            searched = f"On the {side.title} more than the outer rate was searched for {', '.join(methods)}"
+            said.append(f"{searched}; not so on the {other.title}.")
+    return " ".join(said)
 
 
 def kendall(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> float:
@@ -134,7 +157,7 @@ class Agreement:
     high: float
     chance: float  # the share of random orders with a |tau| as large: the two-sided p-value
     needed: float  # the least |tau| that fewer than 5 % of random orders reach
-    within: tuple[float, float]  # tau of each side's order with its own on other seeds, half against half
+    within: tuple[float, float]  # tau of each side's order with its own on other seeds at the same settings, by halves
     behind: float  # by how many per cent of loss the first side's best method is behind the best, on the second
 
 
@@ -170,7 +193,7 @@ def _redrawn(losses: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def _within(losses: np.ndarray) -> float:
-    """Mean tau between the orders on two halves of the seeds: what an equal experiment would agree to."""
+    """Mean tau between the orders on two halves of the seeds: noise of the data alone, for nothing is searched anew."""
     seeds, draw = losses.shape[1], np.random.default_rng(0)
     if seeds < 2:
         return float("nan")
@@ -212,6 +235,7 @@ def compare(first: Side, second: Side, methods: Sequence[str] | None = None) -> 
         "titles": [a.title, b.title],
         "clusters": [a.cluster, b.cluster],
         "seeds": seeds,
+        "searched_apart": searched_apart(a, b),
         "rows": sorted(rows, key=lambda row: row["rank"][0].mean),
         "agreement": agreement(a, b),
     }
@@ -229,9 +253,9 @@ def sentence(document: Mapping[str, Any]) -> str:
     return (
         f"The order of {count} methods on the {first} predicts that on the {second} with a Kendall's tau of "
         f"{found.tau:+.2f} [{found.low:+.2f}, {found.high:+.2f}], p = {found.chance:.2g}: {said} (|tau| ≥ "
-        f"{found.needed:.2f} is needed for 5 %). Half of the seeds against the other half, the {first} agrees with "
-        f"itself to {found.within[0]:+.2f}, the {second} to {found.within[1]:+.2f}. The best on the {first}, {best}, "
-        f"ends {found.behind:.2f} % above the best on the {second}."
+        f"{found.needed:.2f} is needed for 5 %). Half of the seeds against the other half, at the same settings, the "
+        f"{first} agrees with itself to {found.within[0]:+.2f}, the {second} to {found.within[1]:+.2f}. The best on "
+        f"the {first}, {best}, ends {found.behind:.2f} % above the best on the {second}."
     )
 
 
@@ -247,6 +271,7 @@ def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
             f"with its 95 % bootstrap interval where there are {RANKED} seeds or more. The interval of tau: bootstrap "
             "over methods, as if they were drawn independently, and over the seeds of each side.",
             "",
+            *([document["searched_apart"], ""] if document["searched_apart"] else []),
             f"| method | gap, {first} | gap, {second} | rank, {first} | rank, {second} |",
             "|---|---|---|---|---|",
         ]

@@ -55,6 +55,7 @@ def contestant(method: str, rules: Mapping[str, Any]) -> Contestant:
 def contestants() -> dict[str, Contestant]:
     """Everybody: synchronous references, every method asynchronously, some with DyLU, and groups that step together."""
     found = {REFERENCE: contestant("nesterov", SYNC), "sync sgd": contestant("sgd", SYNC)}
+    found["sync nesterov + DyLU"] = contestant("nesterov", SYNC | {"cluster.dynamic_steps": True})
     found |= {method: contestant(method, ASYNC) for method in METHODS}
     with_dylu = ("nesterov", "sgd", "delayed_nesterov", "buffered", "mla", "heloco", "ormo")
     found |= {f"{method} + DyLU": contestant(method, DYLU) for method in with_dylu}

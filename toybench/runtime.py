@@ -56,7 +56,7 @@ def configure(devices: int | None = None) -> None:
     For programs, not for `import toybench`: it changes the process. Call it before jax is first used.
 
     Args:
-        devices: so many CPU devices instead of one for every core.
+        devices: so many CPU devices, instead of `JAX_NUM_CPU_DEVICES` or one for every core.
 
     Raises:
         ConfigError: jax cannot start as the environment asks, or the cache folder that it names cannot be written.
@@ -75,8 +75,9 @@ def configure(devices: int | None = None) -> None:
     try:
         import jax
 
-        with suppress(RuntimeError):  # jax is already running, with the devices that it has
-            jax.config.update("jax_num_cpu_devices", devices or cores())
+        if devices or "JAX_NUM_CPU_DEVICES" not in os.environ:
+            with suppress(RuntimeError):  # jax is already running, with the devices that it has
+                jax.config.update("jax_num_cpu_devices", devices or cores())
         if folder is not None:
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -133,7 +133,14 @@ def _tune_rate(make: Make, settings: dict, rates: Sequence[float], seeds: Sequen
     return tuning
 
 
-def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure, halves: bool = True) -> Tuning:
+def climb(
+    make: Make,
+    start: float,
+    seeds: Sequence[int],
+    measure: Measure,
+    halves: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> Tuning:
     """The best of a few rates, where a run is dear: an octave apart from `start` to where both neighbours are worse,
     then half an octave to each side of the best, unless a run is so dear that an octave must do.
 
@@ -143,14 +150,16 @@ def climb(make: Make, start: float, seeds: Sequence[int], measure: Measure, halv
         seeds: on which; report on others.
         measure: trains, or reads from a store.
         halves: go on to half octaves.
+        settings: what else to set, dotted keys; the same at every rate.
     """
     table: dict[float, tuple[float, ...]] = {}
+    settings = dict(settings or {})
 
     def tried(new: Sequence[float]) -> Tuning:
-        results = measure([make({"outer.lr": rate}) for rate in new], seeds)
+        results = measure([make({**settings, "outer.lr": rate}) for rate in new], seeds)
         table.update((rate, tuple(map(float, result.final_loss))) for rate, result in zip(new, results))
         order = sorted(table)
-        return Tuning(tuple(order), tuple(table[rate] for rate in order), tuple(seeds), {})
+        return Tuning(tuple(order), tuple(table[rate] for rate in order), tuple(seeds), settings)
 
     tuning = tried([rounded(start * factor) for factor in (0.5, 1, 2)])
     for _ in range(CLIMBS):

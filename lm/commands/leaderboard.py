@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from toybench.tuning import Tuning
 
 RULES = ("cluster.barrier", "cluster.dynamic_steps", "cluster.coalesce", "cluster.quorum")
+OTHER = "run"  # a cluster of no name
 START = 0.2  # the outer rate in the middle of the first three that are tried
 
 
@@ -36,6 +38,8 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     parser.add_argument("--tuning-seeds", nargs="+", default=["1000:1001"], metavar="N", help=text)
     parser.add_argument("--seeds", nargs="+", default=["200:202"], metavar="N", help="reported (default 200:202)")
     parser.add_argument("--init", metavar="DIR", help="start from the parameters of this run's last checkpoint")
+    text = "a leaderboard: what it found best of a method beside the rate, on the cluster of the same name, is kept"
+    parser.add_argument("--settings", metavar="BOARD.json", help=f"{text} (default: the published ones)")
     text = f"outer rate in the middle of the first three tried, an octave apart (default {START})"
     parser.add_argument("--start", type=float, default=START, metavar="RATE", help=text)
     parser.add_argument("--lanes", type=int, default=1, metavar="N", help="visits computed side by side (default 1)")
@@ -60,9 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     known = contestants()
     if unknown := [name for name in arguments.methods if name not in known]:
         raise ConfigError("method", f"unknown {unknown[0]!r}; {nearest(unknown[0], known)}")
-    # What else a method has stays at its published default: here a run is dear.
+    found = {} if arguments.settings is None else settings_of(arguments.settings, cluster_name(base))
+    # What else a method has is not searched: here a run is dear.
     asked = arguments.methods or [*known]
-    who = with_reference({name: known[name]._replace(also=({},)) for name in asked})
+    asked = with_reference({name: known[name] for name in asked})
+    who = {name: one._replace(also=(found.get(name, {}),)) for name, one in asked.items()}
     from toybench.runtime import configure
 
     configure()
@@ -85,6 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
     out, began = writable_folder(arguments.out), time.perf_counter()
     told = {"preset": Path(arguments.file).stem, "model": model_of(base, corpus), **note}
     told |= {"search": f"an octave apart from {arguments.start:g} to where both neighbours are worse, then half of one"}
+    if arguments.settings is not None:
+        told["settings"] = {"sha256": sha256(Path(arguments.settings).read_bytes()).hexdigest()[:16]}
+        told["search"] += f"; other settings as another leaderboard ({told['settings']['sha256']}) found them best"
+        if left := [name for name in who if name not in found]:
+            told["search"] += f", but for {', '.join(left)}, which it does not have"
     told |= {"init": init["parameters"]} if init is not None else {}
     document: dict[str, Any] = {}
     try:
@@ -102,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             def search(make, one, seeds, measure) -> Tuning:
                 from toybench.tuning import climb
 
-                return climb(make, arguments.start, seeds.tuning, measure)
+                return climb(make, arguments.start, seeds.tuning, measure, settings=one.also[0])
 
             where = {cluster_name(base): ("", {})}
             for document in board(stored, where, who, seeds, measure, say, search):
@@ -151,7 +162,29 @@ def cluster_name(base: Run) -> str:
         same = list(base.cluster.sec_per_step) == changes["cluster.sec_per_step"]
         if same and partition == changes.get("task.partition", "iid"):
             return name
-    return "run"
+    return OTHER
+
+
+def settings_of(path: str, cluster: str) -> dict[str, dict[str, Any]]:
+    """What a leaderboard found best of every method on a cluster, beside the outer rate.
+
+    Raises:
+        ConfigError: it cannot be read, has no such cluster, or settings that are none of an outer method.
+    """
+    from toybench.compare import RATE, read_contest, sides
+
+    boards = sides(read_contest(path), path)
+    if cluster == OTHER:
+        raise ConfigError("settings", "are kept for a cluster of `toybench leaderboard`; this run's speeds are none's")
+    if cluster not in boards:
+        raise ConfigError("settings", f"{path!r} has no cluster {cluster!r}, only {', '.join(boards)}")
+    found = {
+        name: {key: value for key, value in best.items() if key != RATE}
+        for name, best in boards[cluster].searched.items()
+    }
+    if odd := [key for best in found.values() for key in best if not key.startswith("outer.") or key == "outer.method"]:
+        raise ConfigError("settings", f"{path!r} has {odd[0]!r}, which is no setting of an outer method")
+    return found
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The paper's tables on a small language model: cells, claims, record; and one tiny run of all of it."""
+"""The paper's tables on a small language model: cells, claims, and one tiny run of all of it."""
 
 import json
 import sys
@@ -9,11 +9,10 @@ import pytest
 
 pytest.importorskip("flax")
 from experiments import tables as room
-from experiments.tables import (
+from experiments.tables_cells import (
     ACTIVE,
     ARMS,
     FINETUNE,
-    LEVEL,
     PAPER,
     REMEDY,
     STALE,
@@ -24,19 +23,16 @@ from experiments.tables import (
     Lab,
     at,
     claims,
-    document,
-    page,
-    size,
+    gap,
     tables,
 )
 from lm.config import TWIN
-from tests.corpora import SMALL
+from tests.corpora import SMALL, refused
 from toybench.clusters import LEVELS
 from toybench.config import Budget, Cluster, InnerAdamW, Run
 from toybench.curves import Curves
 from toybench.leaderboard import Seeds
 from toybench.outer import METHODS
-from toybench.records import plain
 from toybench.statistics import Interval
 
 BASE = Run(
@@ -58,7 +54,11 @@ def curves(*losses):
     return Curves(BASE, tuple(range(len(ends))), grid.astype(int), grid, {"loss": np.stack([ends + 1, ends], 1)})
 
 
+COLUMNS = {"heterogeneity": [*LEVELS], "workers": [f"k = {w}" for w in WORKERS]}
+
+
 def cell(*perplexities, rate=0.4, on_edge=False):
+    """Of a nan the run diverged."""
     return Cell(curves(*np.log(perplexities)), rate, on_edge)
 
 
@@ -97,9 +97,11 @@ def test_tokens_are_as_many_to_a_whole_round(workers):
     assert 0 <= less < workers * base.cluster.local_steps
 
 
-def test_a_run_too_short_for_so_many_workers_has_a_round():
-    short = replace(BASE, budget=replace(BASE.budget, rounds=2))
-    assert at(short, 16, "very").budget.rounds == 1
+def test_a_run_too_short_for_a_round_of_so_many_workers_is_refused():
+    """It had a round, and so more tokens than the others."""
+    short = replace(BASE, budget=replace(BASE.budget, rounds=3))
+    assert at(short, 8, "very").budget.rounds == 1
+    refused(lambda: at(short, 16, "very"), "rounds: must be 4 or more for a round of 16 workers")
 
 
 def test_what_does_not_feel_speeds_is_trained_once():
@@ -141,9 +143,11 @@ def test_a_cell_has_the_rules_of_its_arm_and_its_best_rate():
 @pytest.mark.parametrize(
     ("low", "high", "above", "below", "said"),
     [
-        (-1.0, 1.0, -1.0, 1.0, "agrees"),  # an end on a bound lies within
-        (-1.01, 1.0, -1.0, 1.0, "undecided"),
-        (0.0, 1.0, 0.0, INFINITE, "agrees"),
+        (-0.9, 0.9, -1.0, 1.0, "agrees"),
+        (-1.0, 0.9, -1.0, 1.0, "undecided"),  # it touches
+        (0.01, 1.0, 0.0, INFINITE, "agrees"),
+        (0.0, 1.0, 0.0, INFINITE, "undecided"),
+        (0.0, 0.0, 0.0, INFINITE, "undecided"),  # of a cell with itself
         (-2.0, -0.01, 0.0, INFINITE, "disagrees"),
         (-2.0, 0.0, 0.0, INFINITE, "undecided"),  # it touches
         (1.01, 2.0, -1.0, 1.0, "disagrees"),
@@ -155,6 +159,20 @@ def test_a_cell_has_the_rules_of_its_arm_and_its_best_rate():
 )
 def test_a_verdict_is_of_the_whole_interval(low, high, above, below, said):
     assert Claim("", "", Interval((low + high) / 2, low, high), above, below, ()).verdict == said
+
+
+@pytest.mark.parametrize("odd", (cell(1, float("nan"), 3), cell(1, 2, 3, on_edge=True)))
+def test_nothing_is_said_of_what_diverged_or_lies_on_the_edge(odd):
+    for cells in ((cell(1, 2, 3), odd), (odd, cell(1, 2, 3))):
+        assert Claim("", "", Interval(1, 1, 1), 0, INFINITE, cells).verdict == "undecided"
+    assert Claim("", "", Interval(1, 1, 1), 0, INFINITE, (cell(1, 2, 3), cell(1, 2, 3))).verdict == "agrees"
+
+
+def test_cells_that_are_alike_are_neither_ahead_nor_behind():
+    """Every claim agreed, that DiLoCo is ahead of finetuning and that it is behind."""
+    found = claims("workers", table(("k = 4", "k = 16"), PAPER["workers"]))
+    assert {c.statement for c in found if c.verdict == "agrees"} == {C, WITHIN}
+    assert {c.verdict for c in found} == {"agrees", "undecided"}
 
 
 def table(columns, arms):
@@ -194,7 +212,7 @@ def test_the_claims_of_a_table_are_the_papers():
 
 def test_the_papers_own_numbers_agree_with_its_claims():
     """Each of its perplexities on seeds that differ a little: whatever is claimed of them must be so."""
-    names = {"heterogeneity": [*LEVELS], "workers": [f"k = {w}" for w in WORKERS], "sizes": ["20M", "60M", "150M"]}
+    names = COLUMNS | {"sizes": ["20M", "60M", "150M"]}
     small = np.array([0.9999, 1.0, 1.0001])
     for name, columns in names.items():
         found = claims(
@@ -208,53 +226,7 @@ def test_the_papers_own_numbers_agree_with_its_claims():
 
 
 def test_a_gap_is_in_per_cent_of_perplexity_and_paired():
-    gap = room.gap(cell(11, 22, 33), cell(10, 20, 30))
-    np.testing.assert_allclose(gap, (10, 10, 10))
-
-
-# The record
-
-
-@pytest.fixture
-def lab():
-    return Lab(made_up(), SEEDS)
-
-
-def test_the_same_runs_in_two_tables_are_counted_once(lab):
-    found = dict(tables(lab, [BASE], ["heterogeneity", "workers", "sizes"]))
-    told = {name: claims(name, one) for name, one in found.items()}
-    assert sum(map(len, told.values())) == 17 + 14 + 5
-    # "very" of the first is "k = 4" of the second but for c, and the only size; DiLoCo feels no speeds.
-    assert "\n24 statements: " in page(found, lab, [BASE])
-
-
-def test_equal_gaps_of_different_runs_are_both_counted(lab):
-    """As of runs that diverged in two columns, and count as the untrained model."""
-    found = {"workers": table(("k = 4", "k = 8"), PAPER["workers"])}
-    assert "\n9 statements: " in page(found, lab, [BASE])
-
-
-def test_a_record_is_json_and_holds_no_path(lab):
-    bases = [BASE, LARGER]
-    found = dict(tables(lab, bases, [*PAPER]))
-    told = json.loads(json.dumps(plain(document(found, lab, bases, ["0123abcd", None])), allow_nan=False))
-    text = json.dumps(told) + page(found, lab, bases)
-    assert "somewhere" not in text and [run["task"]["data"] for run in told["runs"]] == ["", ""]
-    assert told["starts"] == ["0123abcd", None] and told["seeds"]["reported"] == [200, 201, 202]
-    sizes = told["tables"]["sizes"]
-    assert [*sizes["columns"]] == [size(BASE), size(LARGER)]
-    one = sizes["columns"][size(BASE)][REMEDY]
-    assert len(one["perplexity"]) == 3 and one["rate"] == 0.4 and one["on_edge"] is False
-    assert {claim["verdict"] for claim in sizes["claims"]} <= {"agrees", "disagrees", "undecided"}
-
-
-def test_a_page_says_what_lies_on_the_edge_of_the_rates(lab):
-    cells = {arm: cell(50, 51, 52, on_edge=arm == STALE) for arm in PAPER["sizes"]}
-    cells[FINETUNE] = cell(50, 51, 52, rate=None)
-    said = page({"sizes": {"1 M": cells}}, lab, [BASE])
-    assert f"| {STALE} | 51.0, ε 0.4 (edge) (44.27) |" in said
-    assert f"| {FINETUNE} | 51.0 (42.47) |" in said
-    assert f"within {LEVEL:g} %" in said
+    np.testing.assert_allclose(gap(cell(11, 22, 33), cell(10, 20, 30)), (10, 10, 10))
 
 
 # The command
@@ -270,11 +242,13 @@ def command(monkeypatch, folder, *words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--init", "one", "two"], "init: must name as many folders as runs, 1, got 2"),
+        (["--only", "sizes", "--init", "one", "two"], "init: must name as many folders as runs, 1, got 2"),
         (["--seeds", "200:201"], "seeds: must be two or more"),
         (["--seeds", "999:1002"], "none that rates are tuned on"),
         (["--seeds", "x"], "seeds"),
         (["--rounds", "0"], "rounds"),
+        (["--only", "sizes", "--toy", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["--rounds", "3"], "rounds: must be 4 or more for a round of 16 workers"),
         (["--only", "sizes", "--init", "nowhere"], "holds no checkpoints"),
         (["--only", "size"], "--only"),
     ],
@@ -288,18 +262,17 @@ def test_bad_input_is_a_line(tmp_path, monkeypatch, capsys, words, said):
     assert [one.name for one in tmp_path.iterdir()] == ["run.toml"]
 
 
-@pytest.mark.parametrize("count", (2, 4))
-def test_models_that_would_share_a_column_are_a_line(tmp_path, monkeypatch, capsys, count):
-    """A fourth has no column in the paper: it was found out when all was trained."""
-    widths = (16, 16) if count == 2 else (16, 32, 64, 128)
+@pytest.mark.parametrize("widths", [(16, 16), (32, 16), (16, 32, 64, 128)])
+def test_models_that_have_no_column_of_their_own_are_a_line(tmp_path, monkeypatch, capsys, widths):
+    """A fourth has no column in the paper: it was found out when all was trained. "Last less first" needs an order."""
     for i, width in enumerate(widths):
         (tmp_path / f"{i}.toml").write_text(SMALL.replace("width = 16", f"width = {width}"))
-    names = [str(tmp_path / f"{i}.toml") for i in range(count)]
+    names = [str(tmp_path / f"{i}.toml") for i in range(len(widths))]
     monkeypatch.setattr(sys, "argv", ["tables", *names, "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as ended:
         room.main()
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and said == "runs: must be one to three models of different sizes\n"
+    assert ended.value.code == 2 and said == "runs: must be one to three models, each larger than the one before\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ between layouts, and threads that wait for each other.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,7 @@ def products(tokens: int, s: Any) -> tuple[float, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     s = SIZES["tiny"].model
     params, token_BxL1 = model.init(s, jax.random.key(0)), jnp.zeros((s.batch, s.sequence + 1), jnp.int32)
     task = LanguageTask(s, corpus=None)  # type: ignore[arg-type] the batch is made here

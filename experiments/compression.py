@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.compression
 Duration: a few minutes of two cores with the defaults.
-Writes:   experiments/records/compression/{compression.json,readme.md}
+Writes:   compression.json and readme.md to --out, results/compression if not given
 
 A timeline is simulated, and computed once as it is and once with each codec: the same seed, data, start and arrivals,
 so that the codec alone differs. Where training is sensitive any change moves the loss, so there is a control: no codec,
@@ -41,7 +41,7 @@ from toybench.transports.again import again
 from toybench.transports.codec import CODECS, wire_shapes
 from toybench.transports.work import Work, toy_recipe
 
-OUT = Path(__file__).parent / "records" / "compression"
+RECORD = Path(__file__).parent / "records" / "compression"
 PLAIN, CONTROL = "none", "control"
 NUDGE = 2.0**-20  # of every parameter, in the control
 TOY = ("async_nesterov", "delayed_nesterov_dylu", "sync_nesterov")
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--text-seeds", nargs="+", default=["200:203"], metavar="N", help="(default 200:203)")
     parser.add_argument("--text-rounds", type=int, default=4, help="of the language model (default 4)")
     parser.add_argument("--processes", type=int, default=2, help="(default 2)")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("results/compression"), metavar="DIR")
     options = parser.parse_args(argv)
     try:
         carry_out(options)

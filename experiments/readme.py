@@ -7,6 +7,7 @@ Writes:   experiments/records/demo.json, docs/demo.png, and the two tables in RE
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -70,6 +71,7 @@ def with_tables(readme: str, document: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "toybench.cli", "demo", "--out", folder], check=True)
         document = json.loads((Path(folder) / "demo.json").read_text())

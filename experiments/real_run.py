@@ -6,12 +6,11 @@ measured, after. The real run's arrivals are then replayed.
 
 Command:  python -m experiments.real_run [--engine ray]
 Duration: about six minutes with the defaults, most of it spent waiting for the slow workers.
-Writes:   experiments/records/real/{real.json,real.md,real.png}
+Writes:   real.json, real.md and real.png to --out, results/real-run if not given
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from dataclasses import replace
@@ -20,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.options import out_folder
 from lm.config import default_arms
 from lm.loop import carry_out as simulate_run
 from lm.work import text_recipe, text_work
+from toybench.arguments import Parser
 from toybench.config import Budget, Cluster, Run
 from toybench.plots.style import SIZES, line_style, panels, rendered, styled
 from toybench.records import plain, provenance, write_whole
@@ -32,7 +33,6 @@ from toybench.transports.messages import Rules
 from toybench.transports.replaying import replay_record
 from toybench.transports.results import read_real
 
-OUT = Path(__file__).parent / "records" / "real"
 CLUSTER = Cluster(sec_per_step=(1.0, 1.5, 3.0), local_steps=10)
 
 
@@ -109,11 +109,11 @@ def draw(found: dict[str, Any]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", choices=("threads", "ray"), default="threads")
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--pace", type=float, default=0.1, help="seconds that a step of the fastest worker lasts")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=out_folder, default="results/real-run", metavar="DIR")
     arguments = parser.parse_args()
     configure()
     share = min(1.0, cores() / CLUSTER.workers) if arguments.engine == "ray" else 1.0
@@ -123,7 +123,6 @@ def main() -> None:
         for name, run in arms(arguments.rounds).items():
             found["runs"][name] = one(name, run, engine, Path(folder) / name)
     found["provenance"] = provenance()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     write_whole(arguments.out / "real.json", json.dumps(plain(found), indent=1) + "\n")
     words = f"Engine {arguments.engine}, pace {arguments.pace:g} s, {arguments.rounds} rounds; "
     words += "`python -m experiments.real_run`"

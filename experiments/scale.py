@@ -1,6 +1,6 @@
 """Does the cluster model give published shares of computing over slow links?
 
-python -m experiments.scale        a second; prints ours beside theirs, writes records/scale/links.json and links.md
+python -m experiments.scale        a second; prints ours beside theirs, writes links.json and links.md to --out
 
 Published: compute utilisation 11.6, 36.1, 71.5 and 87.0 % at 50 M, 200 M, 1 G and 5 G bit/s for H = 128 and a model of
 31 million parameters. Neither the seconds of a step nor what else a round costs is known here, so they are fitted, by
@@ -10,17 +10,18 @@ round is its steps, two transfers of 4 bytes a parameter, and a constant.
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
 
 import numpy as np
 from scipy.optimize import least_squares
 
+from experiments.options import out_folder
+from toybench.arguments import Parser
 from toybench.config import Budget, Cluster
 from toybench.records import provenance, write_json, write_whole
 from toybench.scale import measure
 from toybench.timeline import play
 
-OUT = Path(__file__).parent / "records" / "scale"
 PUBLISHED = {50e6: 0.116, 200e6: 0.361, 1e9: 0.715, 5e9: 0.870}  # bit/s -> share
 BYTES = 4 * 31e6
 
@@ -56,6 +57,9 @@ def fit(constant: bool) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=out_folder, default="results/scale", metavar="DIR")
+    out = parser.parse_args().out
     fits = {"transfers alone": fit(False), "transfers and a latency": fit(True)}
     rows = {name: [utilisation(rate, *own) for rate in PUBLISHED] for name, own in fits.items()}
     lines = [
@@ -72,14 +76,13 @@ def main() -> None:
         said = f"ours, {name} ({1e3 * step:.1f} ms a step, {latency:.3g} s)"
         lines.append(f"| {said} | " + " | ".join(f"{100 * share:.1f} %" for share in rows[name]) + " |")
     print("\n".join(lines))
-    OUT.mkdir(parents=True, exist_ok=True)
     fitted = {
         name: {"sec_per_step": step, "latency": latency, "utilisation": rows[name]}
         for name, (step, latency) in fits.items()
     }
     published = {str(rate): share for rate, share in PUBLISHED.items()}
-    write_json(OUT / "links.json", {"published": published, "fitted": fitted, "provenance": provenance()})
-    write_whole(OUT / "links.md", "\n".join(lines) + "\n")
+    write_json(out / "links.json", {"published": published, "fitted": fitted, "provenance": provenance()})
+    write_whole(out / "links.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

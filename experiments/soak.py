@@ -32,7 +32,9 @@ import jax
 import numpy as np
 from scipy import stats
 
+from experiments.options import out_folder
 from experiments.soak_faults import Chaos, Unreliable
+from toybench.arguments import Parser
 from toybench.config import ConfigError
 from toybench.loading import load_run
 from toybench.records import plain, provenance
@@ -48,7 +50,6 @@ from toybench.transports.ray.posts import Care
 from toybench.transports.threads import run_threads
 from toybench.transports.work import Recipe, toy_recipe
 
-OUT = Path(__file__).parent / "records" / "soak"
 SPEEDS, STEPS, PACE = (1.0, 1.3, 1.7), 10, 0.01
 RULES = Rules(pace=PACE, first=20.0, factor=4.0, least=1.5, every=0.4)
 CARE = Care(limit=60, pause=0.1, most=1.0)
@@ -266,10 +267,10 @@ def left_behind(before: set[str]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=240.0, help="of all runs through faults, about")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=out_folder, default="results/soak", metavar="DIR")
     asked = parser.parse_args()
     configure()
     memory, runs, began = set(os.listdir("/dev/shm")), [], time.monotonic()
@@ -314,7 +315,6 @@ def report(out: Path, runs: list[dict[str, Any]], left: list[str], seconds: floa
         "runs": runs,
         "provenance": provenance(),
     }
-    out.mkdir(parents=True, exist_ok=True)
     (out / "soak.json").write_text(json.dumps(plain(document), indent=1) + "\n")
     (out / "readme.md").write_text(page(document))
     print(page(document))

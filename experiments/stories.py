@@ -5,6 +5,8 @@ python -m experiments.stories        some 10 s; writes toybench/views/stories.js
 
 from __future__ import annotations
 
+import argparse
+
 from toybench.records import provenance, record, write_json
 from toybench.runtime import configure
 from toybench.training import train
@@ -14,6 +16,7 @@ from toybench.views.stories import stories
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     configure()
     wanted: dict = {}
     for story in stories().values():

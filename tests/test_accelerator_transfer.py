@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 
 from experiments.accelerator import transfer
-from experiments.accelerator.transfer import halves, searched_for, sentence, study, toy_boards
+from experiments.accelerator.transfer import (
+    halves,
+    plain_study,
+    searched_for,
+    sentence,
+    study,
+    toy_boards,
+    yardsticks,
+)
+from experiments.accelerator.transfer_report import markdown
 from tests.corpora import refused
-from toybench.compare import REFERENCE, Side, kendall, taus
+from toybench.compare import REFERENCE, Side, kendall, read_contest, sides, taus
 from toybench.curves import Curves
 from toybench.presets import load_preset
+from toybench.statistics import interval, relative_gap
 from toybench.study import ARMS, SEARCHED_FOR, findings
 
 RECORDS = Path(__file__).parent.parent / "experiments" / "records"
@@ -103,6 +113,70 @@ def test_what_cannot_be_judged_is_refused():
     refused(lambda: toy_boards([path, path]), "more than one")
 
 
+def test_methods_with_other_settings_are_laid_over_their_own():
+    order = np.arange(len(NAMES))
+    toy = replace(side(order), searched={"mla": {"outer.lr": 1, "outer.x": 3}, "halos": {"outer.y": 4}})
+    model = replace(side(order, "two"), searched={name: {"outer.lr": 1} for name in NAMES})
+    model.losses[NAMES.index("mla")] *= 1.5
+    above = replace(side(order).only([REFERENCE, "mla"]), searched={"mla": {"outer.lr": 2, "outer.x": 3}})
+    above = replace(above, losses=above.losses * (1 + 1e-6))  # another compilation's rounding
+    found = study({"toy/very-4": toy}, model, [above])
+    assert found["verdict"].agreement.tau < 1 and "mla (x 3), halos (y 4)" in found["searched_apart"]
+    [one] = found["replaced"]
+    assert one.methods == ("mla",) and one.gaps[0].mean == pytest.approx(3, abs=1e-3)
+    assert one.outside.agreement.tau == one.every.agreement.tau == 1
+    assert one.outside.methods == found["verdict"].methods and one.every.methods == found["all"][0].methods
+    assert "halos (y 4)" in one.searched_apart and "mla" not in one.searched_apart
+    said = markdown([found], {}, [], [])
+    assert "these methods' gaps are mla +3.0 [+3.0, +3.0] %, and tau is +1.00" in said
+    assert json.loads(json.dumps(plain_study(found)))["replaced"][0]["every"]["agreement"]["tau"] == 1
+
+
+def test_a_rule_without_the_toy_is_judged_alike():
+    order = np.arange(len(NAMES))
+    best = order.copy()
+    best[NAMES.index("sgd + DyLU")] = -1
+    found = study({"toy/very-4": side(order)}, side(best, "two"))
+    outside, every = found["rule"]
+    pairs = len(OUTSIDE) * (len(OUTSIDE) - 1) // 2
+    assert (outside.methods, outside.ordered, outside.others) == (len(OUTSIDE), len(OUTSIDE) - 1, 21)
+    assert outside.by_rule == outside.ordered and outside.others_by_toy == outside.others == pairs - outside.ordered
+    assert outside.by_toy == outside.ordered - 2 * OUTSIDE.index("sgd + DyLU")
+    assert outside.chance < 0.01 and every.ordered == len(NAMES) - 2
+    assert "methods with DyLU before those without" in markdown([found], {}, [], [])
+    without = [name for name in NAMES if "DyLU" not in name]
+    found = study({"toy/very-4": side(order)}, side(best, "two").only(without))
+    assert found["rule"] == [None, None] and "with DyLU before" not in markdown([found], {}, [], [])
+
+
+def test_only_boards_of_the_same_runs_are_laid_over(tmp_path, capsys):
+    order = np.arange(len(NAMES))
+    toy, model = side(order), side(order, "two")
+    above = model.only([REFERENCE, "mla"])
+    others = [
+        replace(above, losses=above.losses * (1 + 1e-4)),
+        replace(above, losses=above.losses[:, :2]),
+        replace(above, cluster="very-8"),
+        model.only(["mla"]),
+    ]
+    assert study({"toy/very-4": toy}, model, others)["replaced"] == []
+    assert len(study({"toy/very-4": toy}, model, [above])["replaced"]) == 1
+    from experiments.accelerator.__main__ import main
+
+    bridge = json.loads((RECORDS / "bridge" / "leaderboard.json").read_text())
+    bridge["clusters"]["very-4"] = [row for row in bridge["clusters"]["very-4"] if row["name"] == REFERENCE]
+    (tmp_path / "alone.json").write_text(json.dumps(bridge))
+    for path, said in (
+        (RECORDS / "bridge-first" / "leaderboard.json", "no language model has the same runs of sync nesterov"),
+        (tmp_path / "alone.json", "the language model has none of its methods, sync nesterov"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["transfer", "--over", str(path), "--out", str(tmp_path / "out")])
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and not (tmp_path / "out").exists()
+        assert said in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.005])
 def test_a_board_from_scratch_is_of_the_same_cluster(noise):
     order = np.arange(len(NAMES))
@@ -110,22 +184,53 @@ def test_a_board_from_scratch_is_of_the_same_cluster(noise):
     assert study({"toy/very-4": side(order)}, scratch)["board"] == "toy/very-4"
 
 
+def test_a_tau_is_held_against_those_of_two_language_models_and_of_two_toys():
+    order = np.arange(len(NAMES))
+    other = order.copy()
+    other[1:3] = other[2:0:-1]  # of F1-F8
+    toys = {"toy/very-4": side(order), "toy/none-4": side(-order)}
+    models = [side(other, "two"), replace(side(order, "three"), cluster="very-4-scratch")]
+    methods, rows = yardsticks(toys, models)
+    assert methods == list(NAMES[1:])
+    assert [(y.first, y.second) for y in rows] == [
+        ("two, very-4", "three, very-4-scratch"),
+        ("toy, toy/very-4", "two, very-4"),
+        ("toy, toy/very-4", "three, very-4-scratch"),
+        ("toy, toy/very-4", "toy, toy/none-4"),
+    ]
+    assert [y.outside.tau for y in rows] == [1, 1, 1, -1]
+    assert rows[0].every.tau == rows[1].every.tau < 1 == rows[2].every.tau
+    # All are on the same methods: what one board lacks is in none.
+    fewer = models[0].only([name for name in NAMES if name != "mla"])
+    methods, rows = yardsticks(toys, [fewer, models[1]])
+    assert "mla" not in methods and len(rows) == 4
+    assert yardsticks(toys, models[:1]) == ([], [])
+    assert yardsticks(toys, [models[0].only(NAMES[:5]), models[1]]) == ([], [])  # two methods are no order
+
+
 def test_the_record_is_what_the_records_give(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "NULLS", 20)
+    monkeypatch.setattr(transfer, "SHUFFLES", 20)
     told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())
     words = [str(RECORDS.parent.parent / path) for path in told["sources"]["lm"]]
     toys = [str(RECORDS.parent.parent / path) for path in told["sources"]["toy"]]
     from experiments.accelerator.__main__ import main
 
-    titles = [found["title"] for found in told["studies"]]
-    called = ["--called", *dict.fromkeys(titles)] if len(titles) == len(words) else []
-    assert main(["transfer", "--toy", *toys, "--lm", *words, *called, "--out", str(tmp_path)]) == 0
+    called, over = told["sources"]["called"], [str(RECORDS.parent.parent / path) for path in told["sources"]["over"]]
+    words = ["--lm", *words, "--called", *called, "--over", *over]
+    assert main(["transfer", "--toy", *toys, *words, "--out", str(tmp_path)]) == 0
     again = json.loads((tmp_path / "transfer.json").read_text())
-    assert again["studies"][0]["verdict"] == told["studies"][0]["verdict"]
-    assert again["studies"][0]["rows"] == told["studies"][0]["rows"]
-    assert (tmp_path / "transfer.png").read_bytes()[:4] == b"\x89PNG"
-    text = (RECORDS / "transfer" / "transfer.md").read_text()
-    assert sentence_of(told) in text and "on CPU" in text
+    for one in (*told["studies"], *again["studies"]):
+        assert 0 < one["halves"].pop("chance") <= 1  # of as many random orders as were drawn
+        assert all(0 < rule.pop("chance") <= 1 for rule in one["rule"])
+    assert again == told
+    for name in ("transfer.png", "transfer-2.png"):
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG" and (RECORDS / "transfer" / name).exists()
+    text, anew = ((folder / "transfer.md").read_text().splitlines() for folder in (RECORDS / "transfer", tmp_path))
+    other = [one for one, now in zip(text, anew) if one != now]
+    random = ("Which of them predicts best", "What the toy adds", "Made by")  # of as many draws; and where to
+    assert len(text) == len(anew) and all(line.startswith(random) for line in other)
+    assert sentence_of(told) in "\n".join(text)
 
 
 def sentence_of(told):
@@ -139,3 +244,89 @@ def test_the_readme_says_what_the_record_says():
     told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())
     words = sentence_of(told).replace("tau ", "tau **").replace("], p", "]**, p")
     assert words in " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+
+
+def test_the_readme_holds_tau_against_what_the_record_says():
+    told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())["yardsticks"]
+    models, *toys = [y["every"] for y in told["rows"]]
+    taus = [y["tau"] for y in toys]
+    low, high = min(taus[2:]), max(taus[2:])
+    assert told["rows"][3]["second"] == "toy, default/none-4" and taus[2] == low
+    strict = [y["outside"]["tau"] for y in told["rows"]]
+    words = (
+        f"the {len(told['methods'])} methods of this contest and the one below, the two language models agree to "
+        f"{models['tau']:+.2f} [{models['low']:+.2f}, {models['high']:+.2f}], the toy with them to {taus[0]:+.2f} and "
+        f"{taus[1]:+.2f}, and with its own other clusters to between {low:+.2f} (equal speeds) and {high:+.2f}"
+    )
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    assert words in text
+    one, two, three, *others = strict
+    assert (
+        f"outside F1-F8: {one:+.2f}, {two:+.2f} and {three:+.2f}, and {min(others):+.2f} to {max(others):+.2f}." in text
+    )
+
+
+def test_the_readme_says_where_tau_comes_from():
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    toy = toy_boards([str(RECORDS / "leaderboard.json")])["default/very-4"]
+    [model] = sides(read_contest(str(RECORDS / "bridge" / "leaderboard.json")), "model").values()
+    names = [name for name in toy.names if name in model.names]
+    x, y = (side.only(names).losses.mean(1) for side in (toy, model))
+    same = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)
+    pairs, dylu = np.triu(np.ones_like(same), 1) > 0, np.array(["DyLU" in name for name in names])
+    kinds = [pairs & (dylu[:, None] + 0 + dylu == number) for number in (1, 0, 2)]
+    (one, mixed), (two, without), (three, both) = ((same[kind].sum(), same[kind].mean()) for kind in kinds)
+    some = f"of {same[pairs].sum():.0f} pairs by which agreements outnumber disagreements"
+    net = f"{some} {one:.0f} are of a method with DyLU and one without"
+    assert f"{net} (tau {mixed:+.2f}), {two:.0f} of two without it ({without:+.2f}), {three:.0f} of" in text
+    assert f"of two with it ({both:+.2f} on {dylu.sum()} methods" in text.replace("seven", "7")
+
+
+def test_the_readme_says_what_other_settings_and_a_rule_without_the_toy_give():
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())["studies"][0]
+    [other], before = told["replaced"], {row["name"]: row["gap"][1] for row in told["rows"]}
+    after = dict(zip(other["methods"], other["gaps"]))
+    moved = [f"from {before[name][0]:+.1f} to {after[name][0]:+.1f}" for name in ("fedbuff", "halos")]
+    assert f"FedBuff moves {moved[0]} % and HALoS {moved[1]}, the others not" in text
+    for name in ("ringmaster", "restarted_nesterov"):
+        np.testing.assert_allclose(after[name], before[name], atol=1e-3)
+    a = other["outside"]["agreement"]
+    assert f"tau is {a['tau']:+.2f} [{a['low']:+.2f}, {a['high']:+.2f}] on the 19" in text
+    strict, every = told["rule"]
+    said = f"orders {strict['ordered']} of the 171 pairs, net {strict['by_rule']} rightly; the toy has net"
+    toy = f"{strict['by_toy']} of these, and {strict['others_by_toy']} of the other {strict['others']}"
+    assert f"{said} {toy}" in text
+    assert f"which chance may give (p = {strict['chance']:.2f}; on all 25 methods p = {every['chance']:.2f})" in text
+
+
+def test_the_readme_says_how_synchronous_training_with_dylu_does():
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    [settings] = json.loads((RECORDS / "bridge-settings" / "leaderboard.json").read_text())["clusters"].values()
+    [board] = json.loads((RECORDS / "bridge" / "leaderboard.json").read_text())["clusters"].values()
+    [sync] = [row for row in settings if row["name"] == "sync nesterov + DyLU"]
+    mean, low, high = sync["gap"]
+    assert f"it ends {mean:+.1f} % [{low:+.1f}, {high:+.1f}] against sync Nesterov, tenth among the 27" in text
+    assert len(board) == 26 and sum(row["loss"][0] < sync["loss"][0] for row in board) == 9
+    above = {row["name"]: interval(relative_gap(np.array(row["losses"]), np.array(sync["losses"]))) for row in board}
+    assert all(above[name].low < 0 < above[name].high for name in ("delayed_nesterov + DyLU", "sgd"))
+    clear = {name for name, gap in above.items() if gap.high < 0}
+    assert clear == {"mla + DyLU", "heloco + DyLU", "sgd + DyLU", "ringmaster"}
+
+
+def test_the_readme_says_what_longer_runs_give():
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+
+    def gaps(board):
+        [rows] = json.loads((RECORDS / board / "leaderboard.json").read_text())["clusters"].values()
+        return {row["name"]: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row["gap"]) for row in rows}
+
+    longer, before = gaps("bridge-longer"), gaps("bridge-settings") | gaps("bridge")
+    titles = {
+        "nesterov": "async Nesterov",
+        "sgd": "async SGD",
+        "delayed_nesterov + DyLU": "DN + DyLU",
+        "sync nesterov + DyLU": "sync Nesterov + DyLU",
+    }
+    assert {*longer} == {*titles, REFERENCE}
+    assert ", ".join(f"{told} {longer[name]} % ({before[name]} before)" for name, told in titles.items()) in text

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("flax")
 from experiments import compression
-from experiments.compression import CONTROL, NUDGE, OUT, Found, Nudged, main, page, pushed, told, verdict
+from experiments.compression import CONTROL, NUDGE, RECORD, Found, Nudged, main, page, pushed, told, verdict
 from lm.config import TWIN, default_arms
 from tests.test_readme import README
 from tests.wall import small
@@ -72,8 +72,8 @@ def test_it_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
 
 
 def test_the_readme_has_the_numbers_on_record():
-    document = json.loads((OUT / "compression.json").read_text())
-    assert (OUT / "readme.md").read_text() == page(document)
+    document = json.loads((RECORD / "compression.json").read_text())
+    assert (RECORD / "readme.md").read_text() == page(document)
     for task in ("toy", "language model"):
         gaps = [
             case["gaps"][codec]

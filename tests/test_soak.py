@@ -75,3 +75,13 @@ def test_inner_states_are_kept_but_for_those_who_begin():
     found = soak.kept(timeline._replace(reset=np.ones_like(timeline.reset)))
     assert found.reset.sum() == run.cluster.workers
     assert [*found.worker[found.reset]] == [*dict.fromkeys(timeline.worker)]
+
+
+@pytest.mark.parametrize("module", ["soak", "real_run", "scale"])
+def test_a_folder_that_cannot_be_is_one_line_before_the_work(module, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = ["-m", f"experiments.{module}", "--out", str(tmp_path / "file" / "out")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stdout == ""
+    [told] = done.stderr.splitlines()
+    assert "out: cannot write to" in told

@@ -10,21 +10,33 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from toybench.compare import LEAST, REFERENCE, Agreement, Side, agreement, read_contest, sides, taus
+from toybench.compare import (
+    LEAST,
+    REFERENCE,
+    Agreement,
+    Side,
+    agreement,
+    read_contest,
+    searched_apart,
+    sides,
+    taus,
+)
 from toybench.config import ConfigError
 from toybench.leaderboard import contestants
 from toybench.records import plain, write_json, write_whole
-from toybench.statistics import rank_intervals
+from toybench.statistics import Interval, rank_intervals
 from toybench.study import ARMS, SEARCHED_FOR
 
 RECORDS = Path(__file__).parent.parent / "records"
 SPLITS, NULLS = 1000, 500  # of the methods into halves; random orders of the language model
+SHUFFLES = 5000  # of its losses, among methods that a rule does not tell apart
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lm", nargs="+", default=[str(lm)], metavar="FILE", help=text)
     text = "what the language models are, a word for each (default: small language model on CPU)"
     parser.add_argument("--called", nargs="+", metavar="WORDS", help=text)
-    parser.add_argument("--out", type=Path, default=RECORDS / "transfer", metavar="DIR", help="for table and figure")
+    text = "leaderboards of the same runs, some methods with other settings: these also in the place of theirs"
+    parser.add_argument("--over", nargs="+", default=[], metavar="FILE", help=text)
+    out = Path("results/transfer")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="for tables and figures")
 
 
 def searched_for() -> tuple[str, ...]:
@@ -136,11 +151,98 @@ def own_board(boards: Mapping[str, Side], cluster: str) -> str:
     raise ConfigError("toy", f"no leaderboard has the cluster {cluster!r}; they have {', '.join(boards)}")
 
 
-def study(boards: Mapping[str, Side], second: Side) -> dict[str, Any]:
+def same_runs(first: Side, second: Side) -> bool:
+    """Whether two boards are of one model on one cluster and seeds: their references end alike, but for rounding."""
+    if first.cluster != second.cluster or REFERENCE not in first.names or REFERENCE not in second.names:
+        return False
+    one, other = (side.only([REFERENCE]).losses for side in (first, second))
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-5, atol=0))
+
+
+def laid_over(below: Side, above: Side) -> Side:
+    """A board with the methods of another of the same runs in the place of those of the same name."""
+    losses, searched = below.losses.copy(), {**below.searched}
+    for name in above.names:
+        if name in below.names and name != REFERENCE:
+            losses[below.names.index(name)] = above.losses[above.names.index(name)]
+            searched[name] = above.searched.get(name, {})
+    return replace(below, losses=losses, searched=searched)
+
+
+class Replaced(NamedTuple):
+    """A prediction when some methods have other settings."""
+
+    methods: tuple[str, ...]
+    left_out: tuple[str, ...]  # of the other board, not on this one
+    gaps: tuple[Interval, ...]  # of `methods`, to the reference, per cent
+    outside: Prediction
+    every: Prediction
+    searched_apart: str
+
+
+def replaced(boards: Mapping[str, Side], own: str, second: Side, above: Side) -> Replaced:
+    """See `Replaced`; of the toy's own board, on the methods that all boards have."""
+    new = laid_over(second, above)
+    shared = methods_of(boards, second)
+    outside = [name for name in shared if name not in searched_for()]
+    methods = tuple(name for name in above.names if name in second.names and name != REFERENCE)
+    return Replaced(
+        methods,
+        tuple(name for name in above.names if name not in second.names),
+        tuple(new.gaps[new.names.index(name)] for name in methods),
+        predicted(own, boards[own], new, outside),
+        predicted(own, boards[own], new, shared),
+        searched_apart(boards[own].only(shared), new.only(shared)),
+    )
+
+
+def methods_of(boards: Mapping[str, Side], second: Side) -> list[str]:
+    """The methods that are ranked: in all boards, without the reference."""
+    return [n for n in second.names if n != REFERENCE and all(n in side.names for side in boards.values())]
+
+
+class Rule(NamedTuple):
+    """The toy beside a rule that knows nothing of it: methods with DyLU before those without. Pairs of methods."""
+
+    methods: int
+    ordered: int  # pairs, of one method with and one without
+    by_rule: int  # of these, those that the language model has in the rule's order, less those in the other
+    by_toy: int  # of these, likewise, in the toy's order
+    others: int  # pairs of which the rule says nothing
+    others_by_toy: int  # of these, as `by_toy`
+    chance: float  # two-sided p-value of that, the language model's losses shuffled within those with and without
+
+
+def against_rule(first: Side, second: Side, methods: Sequence[str]) -> Rule | None:
+    """See `Rule`; None where all methods have DyLU, or none."""
+    draw, dylu = np.random.default_rng(0), np.array([name.endswith("+ DyLU") for name in methods])
+    if dylu.all() or not dylu.any():
+        return None
+    x, y = (side.only(methods).losses.mean(1) for side in (first, second))
+    once = np.triu(np.ones((len(methods),) * 2, bool), 1)
+    mixed = once & (dylu[:, None] ^ dylu)
+
+    def net(a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> int:
+        return int((np.sign(a[:, None] - a) * np.sign(b[:, None] - b))[pairs].sum())
+
+    def shuffled() -> np.ndarray:
+        z = y.copy()
+        for group in (dylu, ~dylu):
+            z[group] = draw.permutation(z[group])
+        return z
+
+    seen = net(x, y, once & ~mixed)
+    null = [abs(net(x, shuffled(), once & ~mixed)) >= abs(seen) for _ in range(SHUFFLES)]
+    chance = (1 + sum(null)) / (1 + SHUFFLES)
+    ordered, others = int(mixed.sum()), int((once & ~mixed).sum())
+    return Rule(len(methods), ordered, net(1.0 - dylu, y, mixed), net(x, y, mixed), others, seen, chance)
+
+
+def study(boards: Mapping[str, Side], second: Side, over: Sequence[Side] = ()) -> dict[str, Any]:
     """The toy against one board of a language model: verdict, description, and a row a method."""
     cluster = second.cluster.removesuffix("-scratch")
     own = own_board(boards, cluster)
-    shared = [n for n in second.names if n != REFERENCE and all(n in side.names for side in boards.values())]
+    shared = methods_of(boards, second)
     outside = [name for name in shared if name not in searched_for()]
     if REFERENCE not in second.names or REFERENCE not in boards[own].names:
         raise ConfigError("methods", f"both must have {REFERENCE!r}, to which the gaps are")
@@ -154,7 +256,10 @@ def study(boards: Mapping[str, Side], second: Side) -> dict[str, Any]:
         "verdict": verdict,
         "all": [predicted(name, side, second, shared) for name, side in boards.items()],
         "outside": [predicted(name, side, second, outside) for name, side in boards.items()],
+        "rule": [against_rule(boards[own], second, methods) for methods in (outside, shared)],
         "halves": halves(means, own, second.only(outside).losses.mean(1)) if len(outside) >= 2 * LEAST else None,
+        "searched_apart": searched_apart(boards[own].only(shared), second.only(shared)),
+        "replaced": [replaced(boards, own, second, above) for above in over if same_runs(second, above)],
         "rows": method_rows(boards[own], second, shared),
     }
 
@@ -175,6 +280,43 @@ def method_rows(first: Side, second: Side, methods: Sequence[str]) -> list[dict[
     return sorted(found, key=lambda row: row["rank"][0].mean)
 
 
+class Yardstick(NamedTuple):
+    """How well one board's order predicts another's, on the methods that all boards have."""
+
+    first: str
+    second: str
+    outside: Agreement  # on those outside F1-F8
+    every: Agreement
+
+
+def yardsticks(boards: Mapping[str, Side], targets: Sequence[Side]) -> tuple[list[str], list[Yardstick]]:
+    """What a tau of toy and language model is to be held against: that of two language models, and of two toys.
+
+    Args:
+        boards: of the toy, by name.
+        targets: of language models.
+
+    Returns:
+        The methods, and a row for each pair of two language models, then one for the toy's own board with each of
+        them, then one for that board with each other of the toy's. Nothing where there is one language model, or fewer
+        than three methods outside F1-F8 are in all.
+    """
+    shared = [n for n in targets[0].names if n != REFERENCE and all(n in s.names for s in (*boards.values(), *targets))]
+    outside = [name for name in shared if name not in searched_for()]
+    if len(targets) < 2 or len(outside) < LEAST:
+        return [], []
+    own = own_board(boards, targets[0].cluster.removesuffix("-scratch"))
+    models = [(f"{side.title}, {side.cluster}", side) for side in targets]
+    first = (f"toy, {own}", boards[own])
+    toys = [(f"toy, {name}", side) for name, side in boards.items() if name != own]
+    pairs = [*combinations(models, 2), *((first, other) for other in (*models, *toys))]
+
+    def agree(one: Side, other: Side, methods: Sequence[str]) -> Agreement:
+        return agreement(one.only(methods), other.only(methods))
+
+    return shared, [Yardstick(a, b, agree(x, y, outside), agree(x, y, shared)) for (a, x), (b, y) in pairs]
+
+
 def sentence(found: Mapping[str, Any]) -> str:
     """The verdict."""
     verdict: Prediction = found["verdict"]
@@ -186,8 +328,8 @@ def sentence(found: Mapping[str, Any]) -> str:
         f"On the {len(verdict.methods)} methods outside F1-F8, the toy's {verdict.board} predicts the order of the "
         f"{found['title']} with Kendall's tau {a.tau:+.2f} [{a.low:+.2f}, {a.high:+.2f}], p = {a.chance:.2g} against "
         f"random orders: {words} (|tau| ≥ {a.needed:.2f} is needed for 5 %). Half of its own seeds against the other "
-        f"half the toy agrees with itself to {a.within[0]:+.2f}, the {found['title']} to {a.within[1]:+.2f}. The best "
-        f"of them on the toy ends {a.behind:.2f} % above the best on the {found['title']}."
+        f"half, at the same settings, the toy agrees with itself to {a.within[0]:+.2f}, the {found['title']} to "
+        f"{a.within[1]:+.2f}. The best of them on the toy ends {a.behind:.2f} % above the best on the {found['title']}."
     )
 
 
@@ -198,6 +340,8 @@ def plain_study(found: Mapping[str, Any]) -> dict[str, Any]:
         return p._asdict() | {"agreement": asdict(p.agreement)}
 
     lists = {key: [told(p) for p in found[key]] for key in ("all", "outside")}
+    lists["replaced"] = [r._asdict() | {"outside": told(r.outside), "every": told(r.every)} for r in found["replaced"]]
+    lists["rule"] = [one and one._asdict() for one in found["rule"]]
     split = found["halves"] and found["halves"]._asdict()
     return plain({**found, **lists, "verdict": told(found["verdict"]), "halves": split})
 
@@ -210,12 +354,24 @@ def run(options: argparse.Namespace) -> int:
     called = options.called or ["small language model on CPU"] * len(options.lm)
     if len(called) != len(options.lm):
         raise ConfigError("called", f"must name each of {len(options.lm)} language models, got {len(called)}")
-    boards, out = toy_boards(options.toy), writable_folder(options.out)
+    boards = toy_boards(options.toy)
     targets = [side for path, title in zip(options.lm, called) for side in sides(read_contest(path), title).values()]
-    studies = [study(boards, side) for side in targets]
+    over = [side for path in options.over for side in sides(read_contest(path), path).values()]
+    for one in over:
+        if not any(same_runs(one, side) for side in targets):
+            raise ConfigError("over", f"{one.title!r}: no language model has the same runs of {REFERENCE}")
+        if not any({*one.names} & {*side.names} - {REFERENCE} for side in targets if same_runs(one, side)):
+            names = ", ".join(one.names)
+            raise ConfigError("over", f"{one.title!r}: the language model has none of its methods, {names}")
+    out = writable_folder(options.out)
+    studies = [study(boards, side, over) for side in targets]
     sources = {"toy": [_shown(path) for path in options.toy], "lm": [_shown(path) for path in options.lm]}
-    write_json(out / "transfer.json", {"sources": sources, "studies": [plain_study(found) for found in studies]})
-    write_whole(out / "transfer.md", markdown(studies, sources))
+    sources |= {"called": called} | ({"over": [_shown(path) for path in options.over]} if over else {})
+    methods, between = yardsticks(boards, targets)
+    rows = [y._asdict() | {"outside": asdict(y.outside), "every": asdict(y.every)} for y in between]
+    told = {"sources": sources, "studies": [plain_study(found) for found in studies]}
+    write_json(out / "transfer.json", told | {"yardsticks": {"methods": methods, "rows": plain(rows)}})
+    write_whole(out / "transfer.md", markdown(studies, sources | {"out": [_shown(str(out))]}, methods, between))
     for number, found in enumerate(studies):
         name = "transfer.png" if number == 0 else f"transfer-{number + 1}.png"
         write_whole(out / name, figure(found))

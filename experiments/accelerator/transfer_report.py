@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.accelerator.bench import aligned
-from experiments.accelerator.transfer import SPLITS, Halves, sentence
-from toybench.compare import rank_words
+from experiments.accelerator.transfer import SPLITS, Halves, Replaced, Rule, Yardstick, searched_for, sentence
+from toybench.compare import Agreement, rank_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,10 +17,15 @@ if TYPE_CHECKING:
 IN, OUT, GREY = "#D55E00", "#0072B2", "#777777"
 
 
-def markdown(studies: Sequence[Mapping[str, Any]], sources: Mapping[str, Sequence[str]]) -> str:
-    """A section for each board of a language model."""
-    files = f"--toy {' '.join(sources['toy'])} --lm {' '.join(sources['lm'])}"
-    command = f"python -m experiments.accelerator transfer {files}"
+def markdown(
+    studies: Sequence[Mapping[str, Any]],
+    sources: Mapping[str, Sequence[str]],
+    methods: Sequence[str],
+    between: Sequence[Yardstick],
+) -> str:
+    """A section for each board of a language model, and one for how well they predict each other."""
+    options = " ".join(f"--{name} {shlex.join(words)}" for name, words in sources.items())
+    command = f"python -m experiments.accelerator transfer {options}"
     lines = ["# Does the toy's order of methods predict a language model's?", "", f"Made by `{command}`.", ""]
     for found in studies:
         lines += [f"## {found['title']}, {found['cluster']}", "", f"**Verdict.** {sentence(found)}", ""]
@@ -28,6 +34,7 @@ def markdown(studies: Sequence[Mapping[str, Any]], sources: Mapping[str, Sequenc
             "side. Methods outside F1-F8: those for whose order the toy's preset was not searched. The toy's board is "
             "that of the same cluster, fixed before any language model ran.",
             "",
+            *([found["searched_apart"], ""] if found["searched_apart"] else []),
             "### Description, no evidence",
             "",
             f"Boards of the toy against this language model, {len(found['all'])} looks at one order, not corrected:",
@@ -36,23 +43,46 @@ def markdown(studies: Sequence[Mapping[str, Any]], sources: Mapping[str, Sequenc
             "",
             _halves(found["halves"], found["board"]),
             "",
+            *([_rule(*found["rule"]), ""] if all(found["rule"]) else []),
+            *(line for one in found["replaced"] for line in (_replaced(one), "")),
             f"Gaps to sync Nesterov (per cent, 95 % t-interval, {found['seeds'][0]} and {found['seeds'][1]} seeds) and "
             "ranks without it; * among F1-F8:",
             "",
             aligned([_method(row, found["seeds"]) for row in found["rows"]]),
             "",
         ]
+    if between:
+        outside = len(methods) - sum(name in searched_for() for name in methods)
+        lines += [
+            "## What a tau is to be held against",
+            "",
+            f"How well an order predicts another, on the {len(methods)} methods that all boards have. Two language "
+            "models, or two clusters of the toy, do not agree to 1 either. Description, no evidence.",
+            "",
+            aligned([_yardstick(y, outside, len(methods)) for y in between]),
+            "",
+        ]
     return "\n".join(lines)
 
 
-def _board(outside: Any, every: Any) -> dict[str, str]:
-    def told(p: Any) -> str:
-        return f"{p.agreement.tau:+.2f} [{p.agreement.low:+.2f}, {p.agreement.high:+.2f}], p {p.agreement.chance:.2g}"
+def _told(a: Agreement) -> str:
+    return f"{a.tau:+.2f} [{a.low:+.2f}, {a.high:+.2f}], p {a.chance:.2g}"
 
+
+def _board(outside: Any, every: Any) -> dict[str, str]:
     return {
         "board of the toy": outside.board,
-        f"outside F1-F8 ({len(outside.methods)})": told(outside),
-        f"all ({len(every.methods)})": told(every),
+        f"outside F1-F8 ({len(outside.methods)})": _told(outside.agreement),
+        f"all ({len(every.methods)})": _told(every.agreement),
+    }
+
+
+def _yardstick(found: Yardstick, outside: int, every: int) -> dict[str, str]:
+    return {
+        "one order": found.first,
+        "the other": found.second,
+        f"outside F1-F8 ({outside})": _told(found.outside),
+        f"all ({every})": _told(found.every),
     }
 
 
@@ -65,6 +95,31 @@ def _halves(found: Halves | None, own: str) -> str:
         f"{SPLITS:,} random splits: mean tau {found.judged:+.2f} of the chosen on methods that did not choose it (95 % "
         f"of the splits within {found.spread[0]:+.2f} and {found.spread[1]:+.2f}, p = {found.chance:.2g} against "
         f"random orders chosen and judged alike), {found.fixed:+.2f} of {own} without a choice. Chosen: {chosen}."
+    )
+
+
+def _rule(outside: Rule, every: Rule) -> str:
+    said = [
+        f"on {where} ({r.methods}) it orders {r.ordered} pairs, of which the language model has net {r.by_rule:+d} its "
+        f"way and {r.by_toy:+d} the toy's; of the other {r.others} net {r.others_by_toy:+d} the toy's "
+        f"(p = {r.chance:.2g})"
+        for where, r in (("those outside F1-F8", outside), ("all", every))
+    ]
+    return (
+        "What the toy adds to a rule that knows nothing of it, methods with DyLU before those without, thought of "
+        f"afterwards: {'; '.join(said)}. The p-value is two-sided, with the language model's losses shuffled among "
+        "methods that the rule does not tell apart."
+    )
+
+
+def _replaced(found: Replaced) -> str:
+    gaps = ("{} {:+.1f} [{:+.1f}, {:+.1f}]".format(name, *gap) for name, gap in zip(found.methods, found.gaps))
+    left = f" Not in the first contest, and left out: {', '.join(found.left_out)}." if found.left_out else ""
+    still = f" {found.searched_apart}" if found.searched_apart else ""
+    return (
+        f"With other settings on the language model, looked at afterwards, these methods' gaps are {', '.join(gaps)} "
+        f"%, and tau is {_told(found.outside.agreement)} on the {len(found.outside.methods)} outside F1-F8, "
+        f"{_told(found.every.agreement)} on all {len(found.every.methods)}.{left}{still}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lm import late_errors
 from lm.config import CHOICES
 from lm.maker import maker_of
 from lm.placement import DEFAULT, Placement
@@ -29,23 +29,7 @@ from toybench.timeline import simulate
 
 SCHEMA = 1
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax tells through it what it raises as well, at length
-
-
-def _but_for_late_ends(report: Callable[[Any], object]) -> Callable[[Any], None]:
-    """What `report` does, as `sys.unraisablehook`, but for one error of an object that nobody knows.
-
-    Where one read or write of many fails, orbax closes its event loop and raises; tensorstore then prints a traceback
-    for each of the others that ends, since nobody waits for it. Only the error that was raised is to be told.
-    """
-
-    def hook(what: Any) -> None:
-        if what.object is not None or repr(what.exc_value) != "RuntimeError('Event loop is closed')":
-            report(what)
-
-    return hook
-
-
-sys.unraisablehook = _but_for_late_ends(sys.unraisablehook)
+late_errors.leave_out()
 
 
 class Saved(NamedTuple):
@@ -154,10 +138,13 @@ class Checkpoints:
         return "; there is no good one before it"
 
     def last(self) -> int | None:
-        """Arrivals taken at the last whole checkpoint."""
+        """Arrivals taken at the last whole checkpoint, if there is one."""
         with suppress(ConfigError):
             self.wait()
-        self._manager.reload()  # it counts one whose writing failed
+        try:
+            self._manager.reload()  # it counts one whose writing failed
+        except OSError:  # somebody has removed the folder
+            return None
         return self._manager.latest_step()
 
     def wait(self) -> None:

@@ -87,6 +87,60 @@ def test_a_disk_that_fills_is_one_line_and_gone_on_from_when_there_is_room(comma
     assert curves(tmp_path / "kept") == curves(whole)
 
 
+SAVES = """
+import gc, sys
+from pathlib import Path
+from test_lm_progress import small
+from lm.checkpoint import Checkpoints
+from toybench.config import ConfigError
+one, failed = small(), 0
+for folder in map(Path, sys.argv[1:]):
+    checkpoints = Checkpoints(folder / "run", one)
+    try:
+        for arrivals in range(1, 5):
+            checkpoints.save(arrivals, one.begin(), [])
+            checkpoints.wait()
+    except ConfigError as error:
+        failed += "No space left on device" in str(error)
+    checkpoints.close()
+    del checkpoints
+    gc.collect()
+print(failed)
+"""
+
+
+def test_whatever_size_a_disk_has_nothing_else_is_told_when_it_is_full(tmp_path):
+    """Where in the writing it fills decides who of orbax, asyncio and tensorstore has errors that nobody waits for."""
+    if not can_mount(tmp_path):
+        pytest.skip("no disk of one's own to fill, without user namespaces")
+    sizes = range(100_000, 340_000, 20_000)
+    for size in sizes:
+        (tmp_path / str(size)).mkdir()
+    script = f'for size in {" ".join(map(str, sizes))}; do mount -t tmpfs -o size=$size tmpfs $size; done; exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    command += [sys.executable, "-W", "ignore", "-c", SAVES, *map(str, sizes)]
+    paths = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=240
+    )
+    assert (done.returncode, done.stderr) == (0, "") and int(done.stdout) >= len(sizes) / 2
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to_is_one_line(tmp_path, monkeypatch):
+    checkpoints, one = Checkpoints(tmp_path / "run", small()), small()
+    checkpoints.save(1, one.begin(), [])
+    checkpoints.wait()
+
+    def fails(*args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(checkpoints._manager, "save", fails)
+    monkeypatch.setattr(checkpoints._manager, "reload", fails)  # going on while it looks
+    with pytest.raises(ConfigError, match=r"cannot write a checkpoint to .*; there is no good one"):
+        checkpoints.save(2, one.begin(), [])
+    checkpoints.close()
+
+
 @pytest.mark.parametrize("raised", [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE: x\nmore")])
 @pytest.mark.parametrize("where", ["save", "wait_until_finished"])
 @pytest.mark.parametrize("failing", [0, 3])

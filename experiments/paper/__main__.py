@@ -44,7 +44,7 @@ QUESTIONS = (
         "figure_11",
         "figure_12",
     ),
-    *("ablation_parts", "ablation_shards", "ablation_period", "ablation_rate"),
+    *("ablation_parts", "ablation_shards", "ablation_period", "ablation_rate", "ablation_momentum", "ablation_moments"),
 )
 HEAD = """\
 Preset `{preset}`, every method at its own best outer rate unless it says otherwise: tuned on seeds {tuning}, the best

@@ -28,6 +28,7 @@ SYNC_SGD = {**SYNC, "outer.method": "sgd"}
 ASYNC_SGD = {**ASYNC, "outer.method": "sgd"}
 DN = {**ASYNC, "outer.method": "delayed_nesterov"}
 DN_DYLU = {**DYLU, "outer.method": "delayed_nesterov"}
+SYNC_DYLU = {**SYNC, "cluster.dynamic_steps": True, "outer.method": "nesterov"}
 
 T = TypeVar("T")
 
@@ -76,7 +77,8 @@ class Answer(NamedTuple):
     claims: list[Claim]
     rows: list[Row]
     notes: Sequence[str] = ()
-    curves: Sequence[str] = ()  # labels of the rows to draw as curves; else the gaps are drawn
+    curves: Sequence[str] = ()  # labels of the rows to draw as curves; else the gaps are drawn, or
+    against: tuple[str, Mapping[str, Mapping[float, Best]]] | None = None  # a setting, and methods at its values
 
 
 @dataclass

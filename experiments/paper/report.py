@@ -6,11 +6,12 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.paper.lab import Answer
-from toybench.statistics import Interval
+from experiments.paper.lab import Answer, Best
+from toybench.statistics import Interval, band
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -71,8 +72,10 @@ def document(answers: Mapping[str, Answer]) -> dict[str, Any]:
 
 
 def figure(answer: Answer) -> bytes:
-    """The gaps with their intervals, or the curves, as PNG."""
-    drawn = _curves(answer) if answer.curves else _gaps(answer)
+    """The gaps with their intervals, the curves, or the losses against a setting, as PNG."""
+    drawn = _curves(answer) if answer.curves else _lines(*answer.against) if answer.against else _gaps(answer)
+    if answer.curves or answer.against:
+        drawn.suptitle(answer.title, fontsize=10)
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -114,5 +117,20 @@ def _curves(answer: Answer) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].set_ylabel("held-out loss (nats), ± 1 s.d.")
     drawn.axes[0].legend(frameon=False, fontsize=8)
-    drawn.suptitle(answer.title, fontsize=10)
+    return drawn
+
+
+def _lines(setting: str, methods: Mapping[str, Mapping[float, Best]]) -> Figure:
+    drawn = Figure(figsize=(7, 3.8), layout="constrained")
+    FigureCanvasAgg(drawn)
+    axes = drawn.subplots()
+    for colour, (name, found) in zip(COLOURS, methods.items()):
+        mean, low, high = band(np.stack([best.loss for best in found.values()], axis=1))
+        axes.plot([*found], mean, color=colour, marker="o", markersize=3.5, label=name)
+        axes.fill_between([*found], low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xlabel(setting)
+    axes.set_ylabel("final held-out loss (nats), 95 % interval")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
     return drawn

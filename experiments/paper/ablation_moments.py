@@ -51,7 +51,7 @@ def answer(lab: Lab) -> Answer:
         own("DiLoCo is better with moments kept", "gap, %", gap(sync, found["discarded"]["DiLoCo"]), "<", 0),
     ]
     notes = [
-        f"Gaps are to DiLoCo that treats its moments alike. With moments kept the inner rate is {chosen:g}, the best for "
-        f"DiLoCo of {', '.join(f'{rate:g}' for rate in rates)}; with moments discarded it is the preset's, {usual:g}."
+        f"Gaps are to DiLoCo that treats its moments alike. With moments kept the inner rate is {chosen:g}, DiLoCo's "
+        f"best of {', '.join(f'{rate:g}' for rate in rates)}; with moments discarded it is the preset's, {usual:g}."
     ]
     return Answer("Ablation: inner moments", claims, rows, notes)

@@ -7,16 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.accelerator import transfer
-from experiments.accelerator.transfer import (
-    halves,
-    plain_study,
-    searched_for,
-    sentence,
-    study,
-    toy_boards,
-    yardsticks,
-)
+from experiments.accelerator import orders
+from experiments.accelerator.orders import halves, searched_for, yardsticks
+from experiments.accelerator.transfer import plain_study, sentence, study, toy_boards
 from experiments.accelerator.transfer_report import markdown
 from tests.corpora import refused
 from toybench.compare import REFERENCE, Side, kendall, read_contest, sides, taus
@@ -209,8 +202,8 @@ def test_a_tau_is_held_against_those_of_two_language_models_and_of_two_toys():
 
 
 def test_the_record_is_what_the_records_give(tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "NULLS", 20)
-    monkeypatch.setattr(transfer, "SHUFFLES", 20)
+    monkeypatch.setattr(orders, "NULLS", 20)
+    monkeypatch.setattr(orders, "SHUFFLES", 20)
     told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())
     words = [str(RECORDS.parent.parent / path) for path in told["sources"]["lm"]]
     toys = [str(RECORDS.parent.parent / path) for path in told["sources"]["toy"]]

@@ -120,6 +120,44 @@ def test_a_part_of_the_report_leaves_the_record_alone(tmp_path, monkeypatch):
     assert "`python -m experiments.paper --only figure_07`" in text
 
 
+def test_a_question_asked_again_takes_its_place_in_the_report_of_a_folder(tmp_path, monkeypatch, answers):
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paper, "measure", lambda runs, seeds, store, calls: measure(runs, seeds))
+    monkeypatch.setattr("sys.argv", ["paper"])
+    save(answers, out, "default", False, 1.0)
+    whole, record = (out / "report.md").read_text(), json.loads((out / "report.json").read_text())
+    record["answers"]["figure_07"]["title"] = "Of old"
+    del record["answers"]["figure_08"]
+    (out / "report.json").write_text(json.dumps(record))
+    monkeypatch.setattr("sys.argv", ["paper", "--only", "figure_08", "figure_07", "--out", str(out)])
+    paper.main()
+    again = (out / "report.md").read_text()
+    made = f"`python -m experiments.paper`, then `python -m experiments.paper --only figure_08 figure_07 --out {out}`"
+    assert again.replace(made, "`python -m experiments.paper`") == whole
+    assert list(json.loads((out / "report.json").read_text())["answers"]) == list(QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--quick"], "has a report of preset default, whole"),
+        (["--preset", "fast"], "has a report of preset default, whole"),
+        (["--preset", "nope"], "preset: unknown"),
+    ],
+)
+def test_a_report_of_another_kind_is_not_mixed_in(words, said, tmp_path, monkeypatch, capsys, answers):
+    save(answers, tmp_path, "default", False, 1.0)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("sys.argv", ["paper", "--only", "figure_07", "--out", str(tmp_path), *words])
+    with pytest.raises(SystemExit) as left:
+        paper.main()
+    [line] = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2 and said in line
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_no_seed_serves_twice():
     for seeds in (FULL, QUICK):
         every = [seed for own in seeds for seed in own]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.accelerator.bench import aligned
-from experiments.accelerator.transfer import SPLITS, Halves, Replaced, Rule, Yardstick, searched_for, sentence
+from experiments.accelerator.orders import SPLITS, Halves, Replaced, Rule, Yardstick, searched_for
+from experiments.accelerator.transfer import sentence
 from toybench.compare import Agreement, rank_words
 
 if TYPE_CHECKING:

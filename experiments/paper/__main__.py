@@ -3,7 +3,8 @@
 Command:  python -m experiments.paper [--quick] [--only NAME ...]
 Duration: about 25 minutes on two cores; --quick some two and a half, or five beside other work.
 Writes:   report.md, report.json and a figure a question into experiments/records/paper; into results/paper (or --out)
-          where it is not the whole report. Runs go to a store and are not made twice: stopped, it goes on from there.
+          where it is not the whole report; where that folder has a report already, the answers to --only take their
+          places in it. Runs go to a store and are not made twice: stopped, it goes on from there.
 
 Rates are tuned on seeds 1000-1003, eight to the octave over three octaves around the best of eleven an octave apart;
 the best five are decided on seeds 1004-1011 too, and the winner is reported on seeds 200-211. --quick asks the same
@@ -20,14 +21,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.paper.lab import QUICK_RATES, Answer, Lab, quick_calls
 from experiments.paper.report import document, figure, markdown
-from toybench.config import Run
+from toybench.config import ConfigError, Run
 from toybench.curves import Curves
 from toybench.leaderboard import Seeds
 from toybench.presets import load_preset
-from toybench.records import provenance, write_json, write_whole
+from toybench.records import plain, read_json, writable_folder, write_json, write_whole
 from toybench.runtime import configure
 from toybench.store import Store
 from toybench.sweep import measure
@@ -57,7 +59,7 @@ second of SGD's inner rates, of the grace periods and of the periods N, and clus
 CAUTION = """\
 Gaps are paired by seed; a verdict needs the whole 95 %
 t-interval, not corrected for the number of statements. The preset was searched for eight of these statements (F1-F8 in
-the README), and is no evidence for them elsewhere. Made by `{command}`."""
+the README), and is no evidence for them elsewhere. Made by {commands}."""
 FULL = Seeds(range(1000, 1004), range(1004, 1012), range(200, 212))
 QUICK = Seeds(range(1000, 1002), (), range(200, 204))
 RECORDS = Path(__file__).parent.parent / "records" / "paper"
@@ -75,33 +77,63 @@ def main() -> None:
     arguments = parser.parse_args()
     configure()
     whole = not arguments.quick and arguments.only == QUESTIONS and arguments.preset == "default"
-    out = arguments.out or (RECORDS if whole else Path("results/paper"))
-    out.mkdir(parents=True, exist_ok=True)
     began, answers, quick = time.perf_counter(), {}, arguments.quick
+    try:
+        base = load_preset(arguments.preset)
+        out = writable_folder(arguments.out or (RECORDS if whole else Path("results/paper")))
+        before = {} if arguments.only == QUESTIONS else earlier(out, arguments.preset, quick)
+    except ConfigError as error:
+        parser.exit(2, f"{error}\n")
     with Store(arguments.store or Path("results", "paper-quick.sqlite" if quick else "paper.sqlite")) as store:
 
         def measured(runs: Sequence[Run], seeds: Sequence[int]) -> list[Curves]:
             return measure(runs, seeds, store, calls=quick_calls(runs, seeds) if quick else None)
 
-        lab = Lab(load_preset(arguments.preset), QUICK if quick else FULL, measured, quick)
+        lab = Lab(base, QUICK if quick else FULL, measured, quick)
         for name in arguments.only:
             answers[name] = importlib.import_module(f"experiments.paper.{name}").answer(lab)
             verdicts = ", ".join(c.verdict for c in answers[name].claims)
             print(f"{name:18} {time.perf_counter() - began:6.0f} s  {verdicts}", flush=True)
-    save(answers, out, arguments.preset, quick, time.perf_counter() - began)
+    save(answers, out, arguments.preset, quick, time.perf_counter() - began, before)
 
 
-def save(answers: Mapping[str, Answer], out: Path, preset: str, quick: bool, seconds: float) -> None:
-    """The report, its figures and its record."""
+def earlier(out: Path, preset: str, quick: bool) -> dict[str, Any]:
+    """The record in a folder, if it has one.
+
+    Raises:
+        ConfigError: it is of another preset, or one is quick and the other not.
+    """
+    if not (out / "report.json").exists():
+        return {}
+    record = read_json(out / "report.json")
+    if (kind := (record["preset"], record["quick"])) != (preset, quick):
+        said = f"{str(out)!r} has a report of preset {kind[0]}, {'quick' if kind[1] else 'whole'}: name another folder"
+        raise ConfigError("out", said)
+    return record
+
+
+def save(
+    answers: Mapping[str, Answer],
+    out: Path,
+    preset: str,
+    quick: bool,
+    seconds: float,
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """The report, its figures and its record; with the answers of an earlier record to what was not asked now."""
+    before = before or {"answers": {}, "commands": [], "seconds": 0.0}
+    commands = [*before["commands"], " ".join(["python -m experiments.paper", *sys.argv[1:]])]
+    told = plain({**before["answers"], **document(answers)})
+    told = {name: told[name] for name in QUESTIONS if name in told}
     seeds, head = (QUICK, QUICK_HEAD) if quick else (FULL, HEAD)
     spans = {name: f"{own[0]}-{own[-1]}" for name, own in seeds._asdict().items() if own}
-    command = " ".join(["python -m experiments.paper", *sys.argv[1:]])
-    head = (head + CAUTION).format(preset=preset, command=command, rates=len(QUICK_RATES), **spans)
+    said = ", then ".join(f"`{command}`" for command in commands)
+    head = (head + CAUTION).format(preset=preset, commands=said, rates=len(QUICK_RATES), **spans)
     for name, answer in answers.items():
         write_whole(out / f"{name}.png", figure(answer))
-    write_whole(out / "report.md", markdown(answers, head))
-    record = {"quick": quick, "answers": document(answers), "provenance": provenance(), "seconds": seconds}
-    write_json(out / "report.json", record)
+    write_whole(out / "report.md", markdown(told, head))
+    record = {"preset": preset, "quick": quick, "commands": commands, "answers": told}
+    write_json(out / "report.json", record | {"seconds": before["seconds"] + seconds})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.paper.lab import Answer, Best
+from toybench.records import provenance
 from toybench.statistics import Interval, band
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,40 +23,39 @@ def said(value: Interval) -> str:
     return f"{value.mean:+.{digits}f} [{value.low:+.{digits}f}, {value.high:+.{digits}f}]"
 
 
-def section(name: str, answer: Answer) -> str:
-    """A question's part of the report."""
+def section(name: str, answer: Mapping[str, Any]) -> str:
+    """A question's part of the report, from its part of the record."""
     lines = [
-        f"## {answer.title}",
+        f"## {answer['title']}",
         "",
         "| the paper says | our number | 95 % interval | verdict |",
         "|---|---|---|---|",
     ]
-    for c in answer.claims:
-        statement = c.statement if c.of_the_paper else f"(ours) {c.statement}"
-        lines.append(f"| {statement} | {c.ours} | {said(c.value)} | **{c.verdict}** |")
+    for c in answer["claims"]:
+        statement = c["statement"] if c["of_the_paper"] else f"(ours) {c['statement']}"
+        lines.append(f"| {statement} | {c['ours']} | {said(Interval(*c['value']))} | **{c['verdict']}** |")
     lines += ["", "| | best settings | final loss | gap (%) |", "|---|---|---|---|"]
-    for label, best, gap in answer.rows:
-        settings = ", ".join(f"{k.removeprefix('outer.')} {v:g}" for k, v in best.tuning.changes.items())
-        edge = " (edge)" if best.tuning.on_edge and len(best.tuning.rates) > 1 else ""
-        diverged = f" ({best.curves.diverged.sum()} diverged)" if best.curves.diverged.any() else ""
-        lines.append(
-            f"| {label} | {settings}{edge} | {best.loss.mean():.4f}{diverged} | {'' if gap is None else said(gap)} |"
-        )
-    lines += ["", *(f"{note}\n" for note in answer.notes), f"![{answer.title}]({name}.png)", ""]
+    for row in answer["rows"]:
+        settings = ", ".join(f"{k.removeprefix('outer.')} {v:g}" for k, v in row["settings"].items())
+        edge = " (edge)" if row["on_edge"] and len(row["rates"]) > 1 else ""
+        diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
+        gap = "" if row["gap"] is None else said(Interval(*row["gap"]))
+        lines.append(f"| {row['label']} | {settings}{edge} | {np.mean(row['loss']):.4f}{diverged} | {gap} |")
+    lines += ["", *(f"{note}\n" for note in answer["notes"]), f"![{answer['title']}]({name}.png)", ""]
     return "\n".join(lines)
 
 
-def markdown(answers: Mapping[str, Answer], head: str) -> str:
+def markdown(answers: Mapping[str, Mapping[str, Any]], head: str) -> str:
     """The whole report: a tally, then every question."""
-    claims = [claim for answer in answers.values() for claim in answer.claims if claim.of_the_paper]
-    tally = {verdict: sum(c.verdict == verdict for c in claims) for verdict in ("agrees", "disagrees", "undecided")}
+    claims = [claim for answer in answers.values() for claim in answer["claims"] if claim["of_the_paper"]]
+    tally = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in ("agrees", "disagrees", "undecided")}
     count = ", ".join(f"{number} {verdict}" for verdict, number in tally.items())
     parts = ["# The paper's study on the toy", "", head, "", f"{len(claims)} statements of the paper: {count}.", ""]
     return "\n".join([*parts, *(section(name, answer) for name, answer in answers.items())])
 
 
 def document(answers: Mapping[str, Answer]) -> dict[str, Any]:
-    """The report as JSON."""
+    """The answers as JSON, each with who made it."""
     return {
         name: {
             "title": answer.title,
@@ -63,9 +63,11 @@ def document(answers: Mapping[str, Answer]) -> dict[str, Any]:
             "rows": [
                 {"label": label, "settings": b.tuning.changes, "on_edge": b.tuning.on_edge, "loss": b.loss, "gap": gap}
                 | {"rates": b.tuning.rates, "tuning_losses": b.tuning.losses, "runoff": b.tuning.runoff}
+                | {"diverged": int(b.curves.diverged.sum())}
                 for label, b, gap in answer.rows
             ],
             "notes": answer.notes,
+            "provenance": provenance(),
         }
         for name, answer in answers.items()
     }

@@ -32,6 +32,7 @@ from toybench.tuning import (
     STEPS,
     climb,
 )
+from toybench.views.compare_board import scene_of
 
 # A contest
 
@@ -130,6 +131,10 @@ def test_judging_needs_no_order():
         (["leaderboard", "--clusters", "huge"], ["clusters", "huge"]),
         (["leaderboard", "sgdd"], ["method", "sgdd"]),
         (["leaderboard", "--spend", "10"], ["spend"]),
+        (["leaderboard", "--outer.lr", "0.1"], ["outer.lr", "tuned"]),
+        (["leaderboard", "--cluster.dynamic-steps"], ["cluster.dynamic_steps", "differ by"]),
+        (["leaderboard", "--cluster.sec-per-step", "1", "2"], ["cluster.sec_per_step", "differ by"]),
+        (["leaderboard", "--inner.lr", "-1"], ["inner.lr", "-1"]),
     ],
 )
 def test_bad_input_is_one_line(arguments, parts, capsys, tmp_path, monkeypatch):
@@ -190,6 +195,27 @@ def test_the_reference_is_tuned_alike_and_counted(capsys, tmp_path, monkeypatch)
     for names in (["sgd"], ["sync nesterov", "sgd"]):
         main(["leaderboard", *names, "--clusters", "very-4", "--preset", "fast", "--dry-run", "--json"])
         assert json.loads(capsys.readouterr().out)["most_runs"] == 2 * one
+
+
+def test_a_leaderboard_of_a_changed_preset_says_so_and_is_run_with_it(monkeypatch, tmp_path):
+    asked = []
+
+    def noted(runs, seeds, store, progress):
+        asked.extend(runs)
+        return measure(runs, seeds)
+
+    measure = formula(quality)
+    monkeypatch.setattr("toybench.sweep.measure", noted)
+    monkeypatch.chdir(tmp_path)
+    words = ["leaderboard", "poly", "--clusters", "very-4", "--preset", "fast", "--out", "out"]
+    main([*words, "--inner.reset", "true", "--outer.momentum", "0.5"])
+    assert asked and {(run.inner.reset, run.outer.momentum) for run in asked} == {(True, 0.5)}
+    document = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert document["changes"] == {"inner.reset": True, "outer.momentum": 0.5}
+    said = "Preset `fast`, inner.reset true, outer.momentum 0.5; every"
+    assert said in (tmp_path / "out" / "leaderboard.md").read_text()
+    scene = scene_of(document, "very-4", "poly", {"outer.lr": 0.1})
+    assert (scene.runs[0].inner.reset, scene.runs[0].outer.momentum) == (True, 0.5)
 
 
 def test_another_method_keeps_what_the_base_says_beside_its_defaults():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,13 +220,19 @@ def preamble(document: Mapping[str, Any]) -> str:
     runoff = f" the best five decided on {span(decided)} too," if decided else ""
     search = f", {document['search']}," if "search" in document else ""
     kind = "Run" if "model" in document else "Preset"
+    of = ", ".join([f"{kind} `{document['preset']}`", *changes_of(document)])
     return (
-        f"{kind} `{document['preset']}`; every method's rates tuned{search} on seeds {span(tuned)},{runoff} reported "
+        f"{of}; every method's rates tuned{search} on seeds {span(tuned)},{runoff} reported "
         f"on {span(reported)}. Gap: final loss above sync Nesterov's at equal local steps, per cent, "
         "paired by seed, 95 % t-interval. Verdict: on the interval corrected for the number of comparisons on that "
         "cluster (Bonferroni). Time: simulated time to sync Nesterov's final loss as a share of its time; 1 where it "
         "is never reached. Rank: by final loss, 95 % bootstrap interval."
     )
+
+
+def changes_of(document: Mapping[str, Any]) -> list[str]:
+    """What a leaderboard changes of its preset, a setting each."""
+    return [f"{key} {json.dumps(value)}" for key, value in document.get("changes", {}).items()]
 
 
 def markdown(document: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from experiments.accelerator.orders import (
 )
 from toybench.compare import LEAST, REFERENCE, Side, read_contest, searched_apart, sides
 from toybench.config import ConfigError
+from toybench.leaderboard import changes_of
 from toybench.records import plain, write_json, write_whole
 from toybench.statistics import rank_intervals
 
@@ -54,7 +55,7 @@ def toy_boards(paths: Sequence[str]) -> dict[str, Side]:
     for path in paths:
         document = read_contest(path)
         for cluster, side in sides(document, "toy").items():
-            name = f"{document.get('preset', Path(path).stem)}/{cluster}"
+            name = f"{', '.join([document.get('preset', Path(path).stem), *changes_of(document)])}/{cluster}"
             if name in found:
                 raise ConfigError("toy", f"{name} is in more than one of the leaderboards")
             found[name] = side

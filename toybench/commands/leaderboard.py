@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from toybench.arguments import add_preset, add_store, read_seeds
+from toybench.arguments import add_preset, add_settings, add_store, flags, read_seeds
 from toybench.config import ConfigError, Run
 from toybench.console import print_json, progress_bar
 from toybench.interrupt import INTERRUPT, INTERRUPTED
@@ -25,6 +25,8 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     add_contest(parser)
     parser.add_argument("--out", default="results/leaderboard", metavar="DIR", help="for the table and the figure")
     add_preset(parser)
+    add_settings(parser, preset)
+    parser.usage = f"{parser.prog} [METHOD ...] [--clusters NAME ...] [--SECTION.FIELD VALUE ...] ..."
 
 
 def add_contest(parser: argparse.ArgumentParser) -> None:
@@ -76,12 +78,11 @@ def may_spend(arguments: argparse.Namespace, most: int) -> bool:
 def run(arguments: argparse.Namespace) -> int:
     from toybench.clusters import CLUSTERS
     from toybench.leaderboard import check, contestants, planned_runs, with_reference
-    from toybench.presets import load_preset
 
     seeds = read_contest(arguments)
     who = with_reference(chosen("method", arguments.methods, contestants()))
     where = chosen("clusters", arguments.clusters, CLUSTERS)
-    base = load_preset(arguments.preset)
+    base, changes = changed_preset(arguments)
     check(base, who)
     if not may_spend(arguments, len(where) * sum(planned_runs(one, seeds) for one in who.values())):
         return 0
@@ -98,7 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with INTERRUPT.held(), Store(arguments.store) as store, contest_bar(len(who) * len(where)) as (say, step):
             for document in board(base, where, who, seeds, partial(measure, store=store, progress=step), say):
-                save(document | {"preset": arguments.preset, "seconds": time.perf_counter() - began}, out)
+                told = {"preset": arguments.preset, "changes": changes, "seconds": time.perf_counter() - began}
+                save(document | told, out)
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on from {arguments.store}", file=sys.stderr)
         return INTERRUPTED
@@ -110,6 +112,27 @@ def run(arguments: argparse.Namespace) -> int:
         show(*(leaderboard_table(title, rows) for title, rows in document["clusters"].items()))
     print(f"{out / 'leaderboard.md'}   {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return 0
+
+
+def changed_preset(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """The preset with the settings given, and these as dotted keys.
+
+    Raises:
+        ConfigError: a setting that the methods or the clusters differ by, or that is tuned; or one that cannot be.
+    """
+    from toybench.axes import differences
+    from toybench.clusters import CLUSTERS
+    from toybench.loading import overlay_text
+    from toybench.presets import load_preset
+    from toybench.study import ASYNC
+
+    words = flags(arguments)
+    clusters = {key for _, changes in CLUSTERS.values() for key in changes}
+    if refused := sorted({"outer.method", "outer.lr", *ASYNC, *clusters} & {key.replace("-", "_") for key in words}):
+        raise ConfigError(refused[0], "is what the methods or the clusters differ by, or what is tuned")
+    preset = load_preset(arguments.preset)
+    base = overlay_text(preset, words)
+    return base, differences([preset, base])[1]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import streamlit as st
 
 from toybench.clusters import CLUSTERS
 from toybench.config import ConfigError
-from toybench.leaderboard import REFERENCE, contestants
+from toybench.leaderboard import REFERENCE, changes_of, contestants
 from toybench.loading import overlay
 from toybench.study import vary
 from toybench.views import charts_compare, recorded, state
@@ -22,7 +22,7 @@ MAKER = "toybench leaderboard"
 DEFAULTS = {"board.cluster": "", "board.view": "table", "board.entry": ""}
 VIEWS = {"table": "Table", "gaps": "Gaps", "clusters": "All clusters"}
 HOW = """\
-Preset `{preset}`. Every method's rates were tuned on seeds {tuning}, the best five decided on {runoff} too, and the
+Preset {preset}. Every method's rates were tuned on seeds {tuning}, the best five decided on {runoff} too, and the
 winner is reported on {reported}, seeds that decided nothing.
 
 - **Rank**: by final loss, with its 95 % bootstrap interval.
@@ -84,7 +84,8 @@ def choose(boards: Mapping[str, Any]) -> tuple[str, str]:
 def how_made(document: Mapping[str, Any]) -> str:
     """How the entries were tuned, on which seeds."""
     seeds = {name: recorded.span(document["seeds"][name]) for name in ("tuning", "runoff", "reported")}
-    return HOW.format(preset=document["preset"], reference=REFERENCE, **seeds)
+    preset = ", ".join([f"`{document['preset']}`", *changes_of(document)])
+    return HOW.format(preset=preset, reference=REFERENCE, **seeds)
 
 
 def control(document: Mapping[str, Any], cluster: str) -> str:
@@ -154,7 +155,7 @@ def scene_of(document: Mapping[str, Any], cluster: str, name: str, tuned: Mappin
     known = contestants()
     if cluster not in CLUSTERS or name not in known:
         raise ConfigError("leaderboard", f"this toybench has no {cluster if cluster not in CLUSTERS else name!r}")
-    base = overlay(preset_run(document["preset"]), CLUSTERS[cluster][1])
+    base = overlay(preset_run(document["preset"]), {**document.get("changes", {}), **CLUSTERS[cluster][1]})
     run = vary(base, {**known[name].changes, **tuned})
     return Scene(document["preset"], tuple(document["seeds"]["reported"][:MOST_SEEDS]), (run,))
 

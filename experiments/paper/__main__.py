@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +111,14 @@ def earlier(out: Path, preset: str, quick: bool) -> dict[str, Any]:
     return record
 
 
+def command(asked: Iterable[str], out: Path, preset: str, quick: bool) -> str:
+    """What asks these questions again, wherever runs and results were put."""
+    words = ["python -m experiments.paper"] + ["--quick"] * quick + [f"--preset {preset}"] * (preset != "default")
+    if (names := tuple(asked)) != QUESTIONS:
+        words += ["--only", *names] + ["--out experiments/records/paper"] * (out.resolve() == RECORDS.resolve())
+    return " ".join(words)
+
+
 def save(
     answers: Mapping[str, Answer],
     out: Path,
@@ -122,12 +129,12 @@ def save(
 ) -> None:
     """The report, its figures and its record; with the answers of an earlier record to what was not asked now."""
     before = before or {"answers": {}, "commands": [], "seconds": 0.0}
-    commands = [*before["commands"], " ".join(["python -m experiments.paper", *sys.argv[1:]])]
+    commands = [*before["commands"], command(answers, out, preset, quick)]
     told = plain({**before["answers"], **document(answers)})
     told = {name: told[name] for name in QUESTIONS if name in told}
     seeds, head = (QUICK, QUICK_HEAD) if quick else (FULL, HEAD)
     spans = {name: f"{own[0]}-{own[-1]}" for name, own in seeds._asdict().items() if own}
-    said = ", then ".join(f"`{command}`" for command in commands)
+    said = ", then ".join(f"`{one}`" for one in commands)
     head = (head + CAUTION).format(preset=preset, commands=said, rates=len(QUICK_RATES), **spans)
     for name, answer in answers.items():
         write_whole(out / f"{name}.png", figure(answer))

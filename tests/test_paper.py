@@ -239,3 +239,33 @@ def test_with_moments_kept_and_without_the_inner_rate_is_chosen_once_for_all_met
         if ", inner rate " not in label:
             assert (run.inner.reset, run.inner.lr / base.inner.lr) == ((False, 0.5) if "kept" in label else (True, 1))
     assert {"async SGD, kept", "async SGD, discarded"} <= runs.keys()
+
+
+def test_what_the_readme_says_of_the_presets_settings_is_in_the_records():
+    answers = json.loads((RECORDS / "report.json").read_text())["answers"]
+    boards = [json.loads((RECORDS.parent / p / "leaderboard.json").read_text()) for p in (".", "leaderboard-dylu")]
+    usual = {row["name"]: row["gap"] for board in boards for row in board["clusters"]["very-4"]}
+    moments = {row["label"]: row["gap"] for row in answers["ablation_moments"]["rows"]}
+    tried: dict[str, dict[str, dict]] = {}
+    for row in answers["ablation_momentum"]["rows"]:
+        name, beta = row["label"].split(", β = ")
+        tried.setdefault(name, {})[beta] = row
+    decided = {
+        name: min(own, key=lambda b, own=own: min(loss for _, loss in own[b]["runoff"])) for name, own in tried.items()
+    }
+    assert decided == {"DiLoCo": "0.8", "async DiLoCo": "0.8", "DN + DyLU": "0.8", "DiLoCo + DyLU": "0.9"}
+    best = {name: tried[name][beta]["gap"] for name, beta in decided.items()} | {
+        "async SGD": tried["async DiLoCo"]["0"]["gap"]
+    }
+    text = (ROOT / "README.md").read_text()
+    for words, name, board in (
+        ("async Nesterov", "async DiLoCo", "nesterov"),
+        ("async SGD", "async SGD", "sgd"),
+        ("DN + DyLU", "DN + DyLU", "delayed_nesterov + DyLU"),
+        ("**sync** Nesterov + DyLU", "DiLoCo + DyLU", "sync nesterov + DyLU"),
+    ):
+        gaps = usual[board], best[name], moments[f"{name}, discarded"], moments[f"{name}, kept"]
+        cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*gap) for gap in gaps]
+        assert f"| {' | '.join([words, *cells])} |" in text
+    waiting = answers["ablation_momentum"]["claims"][-1]["value"]
+    assert "which ends {:+.1f} % [{:+.1f}, {:+.1f}] above it".format(*waiting) in " ".join(text.split())

@@ -143,7 +143,7 @@ class Checkpoints:
             self.wait()
         try:
             self._manager.reload()  # it counts one whose writing failed
-        except OSError:  # somebody has removed the folder
+        except FileNotFoundError:  # somebody is removing the folder
             return None
         return self._manager.latest_step()
 
@@ -172,8 +172,11 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             first, self._failed = not self._failed, True
-            last = self.last() if first else None
-            good = "there is no good one" if last is None else f"the last good one is {last}"
+            try:
+                last = self.last() if first else None
+                good = "there is no good one" if last is None else f"the last good one is {last}"
+            except OSError as other:
+                good = f"whether there is a good one cannot be read: {other.strerror}"
             said = f"cannot write a checkpoint to {str(self.folder)!r}: {_reason(error)}; {good}"
             raise ConfigError("out", f"{said}; once that is mended, the same command with --resume goes on") from None
 

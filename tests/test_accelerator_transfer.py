@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.accelerator import orders
-from experiments.accelerator.orders import halves, searched_for, yardsticks
+from experiments.accelerator.orders import halves, own_board, searched_for, yardsticks
 from experiments.accelerator.transfer import plain_study, sentence, study, toy_boards
 from experiments.accelerator.transfer_report import markdown
 from tests.corpora import refused
@@ -28,6 +28,12 @@ def side(order, title="one", seeds=4, noise=0.0):
     draw = np.random.default_rng(7)
     losses = 1 + 0.01 * np.argsort(np.argsort(order))[:, None] + noise * draw.normal(size=(len(NAMES), seeds))
     return Side(title, "very-4", NAMES, losses)
+
+
+def test_the_own_board_is_found_whatever_a_board_changes_of_its_preset():
+    boards = {'default, outer.scale "1/k"/very-4': None, "default/very-4": None, "default/none-4": None}
+    assert own_board(boards, "very-4") == 'default, outer.scale "1/k"/very-4'
+    assert own_board(boards, "none-4") == "default/none-4"
 
 
 # Statistics

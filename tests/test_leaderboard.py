@@ -135,6 +135,7 @@ def test_judging_needs_no_order():
         (["leaderboard", "--cluster.dynamic-steps"], ["cluster.dynamic_steps", "differ by"]),
         (["leaderboard", "--cluster.sec-per-step", "1", "2"], ["cluster.sec_per_step", "differ by"]),
         (["leaderboard", "--inner.lr", "-1"], ["inner.lr", "-1"]),
+        (["leaderboard", "--clusters", "very-8", "--cluster.join", "0", "0", "0", "0"], ["cluster.join", "8 workers"]),
     ],
 )
 def test_bad_input_is_one_line(arguments, parts, capsys, tmp_path, monkeypatch):

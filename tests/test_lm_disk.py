@@ -126,17 +126,20 @@ def test_whatever_size_a_disk_has_nothing_else_is_told_when_it_is_full(tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and int(done.stdout) >= len(sizes) / 2
 
 
-def test_a_folder_that_is_removed_while_it_is_written_to_is_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOENT, "there is no good one"), (errno.EIO, "cannot be read: Input/output error")]
+)
+def test_a_folder_that_is_gone_or_cannot_be_read_is_one_line(tmp_path, monkeypatch, number, said):
     checkpoints, one = Checkpoints(tmp_path / "run", small()), small()
     checkpoints.save(1, one.begin(), [])
     checkpoints.wait()
 
     def fails(*args, **kwargs):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(checkpoints._manager, "save", fails)
     monkeypatch.setattr(checkpoints._manager, "reload", fails)  # going on while it looks
-    with pytest.raises(ConfigError, match=r"cannot write a checkpoint to .*; there is no good one"):
+    with pytest.raises(ConfigError, match=f"cannot write a checkpoint to .*; .*{said}"):
         checkpoints.save(2, one.begin(), [])
     checkpoints.close()
 

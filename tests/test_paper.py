@@ -91,14 +91,14 @@ def test_quickly_every_call_has_one_shape():
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_report_says_how_it_was_made(quick, quick_answers, tmp_path):
-    save(quick_answers, tmp_path, "default", quick, 1.0)
+    save(quick_answers, tmp_path, "default", quick)
     text = (tmp_path / "report.md").read_text()
     assert ("**A quick look, not to be quoted:**" in text) == ("without a runoff" in text) == quick
     assert json.loads((tmp_path / "report.json").read_text())["quick"] == quick
 
 
 def test_the_report_is_written_and_counts_the_papers_statements_only(answers, tmp_path):
-    save(answers, tmp_path, "default", False, 1.0)
+    save(answers, tmp_path, "default", False)
     text = (tmp_path / "report.md").read_text()
     claims = [c for answer in answers.values() for c in answer.claims]
     count = sum(c.of_the_paper for c in claims)
@@ -125,7 +125,7 @@ def test_a_question_asked_again_takes_its_place_in_the_report_of_a_folder(tmp_pa
     out.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paper, "measure", lambda runs, seeds, store, calls: measure(runs, seeds))
-    save(answers, out, "default", False, 1.0)
+    save(answers, out, "default", False)
     whole, record = (out / "report.md").read_text(), json.loads((out / "report.json").read_text())
     record["answers"]["figure_07"]["title"] = "Of old"
     del record["answers"]["figure_08"]
@@ -144,10 +144,19 @@ def test_a_question_asked_again_takes_its_place_in_the_report_of_a_folder(tmp_pa
         (["--quick"], "has a report of preset default, whole"),
         (["--preset", "fast"], "has a report of preset default, whole"),
         (["--preset", "nope"], "preset: unknown"),
+        ("[]", "no report of this version"),
+        ('{"preset": "default", "quick": false}', "no report of this version"),
+        ({"seeds": {"tuning": [1]}}, "a report of other seeds"),
     ],
 )
 def test_a_report_of_another_kind_is_not_mixed_in(words, said, tmp_path, monkeypatch, capsys, answers):
-    save(answers, tmp_path, "default", False, 1.0)
+    save(answers, tmp_path, "default", False)
+    path = tmp_path / "report.json"
+    if isinstance(words, str):
+        path.write_text(words)
+    elif isinstance(words, dict):
+        path.write_text(json.dumps(json.loads(path.read_text()) | words))
+    words = words if isinstance(words, list) else []
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr("sys.argv", ["paper", "--only", "figure_07", "--out", str(tmp_path), *words])
     with pytest.raises(SystemExit) as left:
@@ -219,7 +228,8 @@ def test_every_method_is_compared_at_the_momentum_it_wants_by_the_tuning_seeds()
     told = importlib.import_module("experiments.paper.ablation_momentum").answer(lab)
     assert "DiLoCo 0.8, async DiLoCo 0.3, DN + DyLU 0.3, DiLoCo + DyLU 0.8" in told.notes[0]
     assert dict((label, gap) for label, _, gap in told.rows)["DiLoCo, β = 0.8"] == (0, 0, 0)
-    usual, *_ = told.claims
+    usual, without, *_ = told.claims
+    assert without.value.mean < 0 and without.verdict == "undecided"
     assert usual.value.mean > 0 and usual.verdict == "does not hold"
     assert set(told.against[1]["async DiLoCo"]) == {0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95}
 

@@ -57,6 +57,8 @@ def read_contest(path: str) -> dict[str, Any]:
     clusters = document.get("clusters") if isinstance(document, dict) else None
     if not isinstance(clusters, dict) or not all(isinstance(board, list) for board in clusters.values()):
         raise ConfigError(path, "is no leaderboard; expected a leaderboard.json")
+    if not isinstance(document.get("changes", {}), dict):
+        raise ConfigError(path, "is no leaderboard; expected changes of its preset by their keys")
     rows = [row for board in clusters.values() for row in board]
     if not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows):
         raise ConfigError(path, "is no leaderboard; expected a leaderboard.json")

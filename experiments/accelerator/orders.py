@@ -64,7 +64,7 @@ def own_board(boards: Mapping[str, Side], cluster: str) -> str:
         ConfigError: there is none.
     """
     for name in boards:
-        if name.partition("/")[2] == cluster:
+        if name.rpartition("/")[2] == cluster:
             return name
     raise ConfigError("toy", f"no leaderboard has the cluster {cluster!r}; they have {', '.join(boards)}")
 

@@ -1,7 +1,8 @@
 """Every figure and table of the paper's study, redone on the toy at each method's own best rate, into one report.
 
 Command:  python -m experiments.paper [--quick] [--only NAME ...]
-Duration: about 25 minutes on two cores; --quick some two and a half, or five beside other work.
+Duration: about 25 minutes on two cores, and as long on one for the two ablations of momentum and moments; --quick some
+          five, or more beside other work.
 Writes:   report.md, report.json and a figure a question into experiments/records/paper; into results/paper (or --out)
           where it is not the whole report; where that folder has a report already, the answers to --only take their
           places in it. Runs go to a store and are not made twice: stopped, it goes on from there.
@@ -61,6 +62,7 @@ t-interval, not corrected for the number of statements. The preset was searched 
 the README), and is no evidence for them elsewhere. Made by {commands}."""
 FULL = Seeds(range(1000, 1004), range(1004, 1012), range(200, 212))
 QUICK = Seeds(range(1000, 1002), (), range(200, 204))
+RECORDED = {"preset", "quick", "seeds", "commands", "answers"}
 RECORDS = Path(__file__).parent.parent / "records" / "paper"
 
 
@@ -93,22 +95,33 @@ def main() -> None:
             answers[name] = importlib.import_module(f"experiments.paper.{name}").answer(lab)
             verdicts = ", ".join(c.verdict for c in answers[name].claims)
             print(f"{name:18} {time.perf_counter() - began:6.0f} s  {verdicts}", flush=True)
-    save(answers, out, arguments.preset, quick, time.perf_counter() - began, before)
+    save(answers, out, arguments.preset, quick, before)
+    if kept := before and [name for name in before["answers"] if name not in answers]:
+        print(f"{out}: {len(kept)} earlier answers kept")
 
 
 def earlier(out: Path, preset: str, quick: bool) -> dict[str, Any]:
     """The record in a folder, if it has one.
 
     Raises:
-        ConfigError: it is of another preset, or one is quick and the other not.
+        ConfigError: it is of another preset or other seeds, or one is quick and the other not; or it is no such record.
     """
     if not (out / "report.json").exists():
         return {}
     record = read_json(out / "report.json")
+    if not isinstance(record, dict) or not record.keys() >= RECORDED:
+        raise ConfigError("out", f"{str(out)!r} has no report of this version: name another folder")
     if (kind := (record["preset"], record["quick"])) != (preset, quick):
         said = f"{str(out)!r} has a report of preset {kind[0]}, {'quick' if kind[1] else 'whole'}: name another folder"
         raise ConfigError("out", said)
+    if record["seeds"] != plain(seeds_of(quick)):
+        raise ConfigError("out", f"{str(out)!r} has a report of other seeds: name another folder")
     return record
+
+
+def seeds_of(quick: bool) -> dict[str, Any]:
+    """Which seeds decide what, as the record says it."""
+    return {name: list(own) for name, own in (QUICK if quick else FULL)._asdict().items()}
 
 
 def command(asked: Iterable[str], out: Path, preset: str, quick: bool) -> str:
@@ -124,23 +137,22 @@ def save(
     out: Path,
     preset: str,
     quick: bool,
-    seconds: float,
     before: Mapping[str, Any] | None = None,
 ) -> None:
     """The report, its figures and its record; with the answers of an earlier record to what was not asked now."""
-    before = before or {"answers": {}, "commands": [], "seconds": 0.0}
-    commands = [*before["commands"], command(answers, out, preset, quick)]
+    before = before or {"answers": {}, "commands": []}
+    commands = [*dict.fromkeys([*before["commands"], command(answers, out, preset, quick)])]
     told = plain({**before["answers"], **document(answers)})
     told = {name: told[name] for name in QUESTIONS if name in told}
-    seeds, head = (QUICK, QUICK_HEAD) if quick else (FULL, HEAD)
-    spans = {name: f"{own[0]}-{own[-1]}" for name, own in seeds._asdict().items() if own}
+    seeds, head = seeds_of(quick), QUICK_HEAD if quick else HEAD
+    spans = {name: f"{own[0]}-{own[-1]}" for name, own in seeds.items() if own}
     said = ", then ".join(f"`{one}`" for one in commands)
     head = (head + CAUTION).format(preset=preset, commands=said, rates=len(QUICK_RATES), **spans)
     for name, answer in answers.items():
         write_whole(out / f"{name}.png", figure(answer))
     write_whole(out / "report.md", markdown(told, head))
-    record = {"preset": preset, "quick": quick, "commands": commands, "answers": told}
-    write_json(out / "report.json", record | {"seconds": before["seconds"] + seconds})
+    record = {"preset": preset, "quick": quick, "seeds": seeds, "commands": commands, "answers": told}
+    write_json(out / "report.json", record)
 
 
 if __name__ == "__main__":

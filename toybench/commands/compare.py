@@ -21,17 +21,18 @@ def add(parser: argparse.ArgumentParser, preset: Run) -> None:
     text = "which cluster of each; FIRST:SECOND where they are called otherwise (default: those that both have)"
     parser.add_argument("--clusters", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these, and the reference")
-    text = "what they are called (default: toy, language model)"
-    parser.add_argument("--titles", nargs=2, default=["toy", "language model"], metavar="TITLE", help=text)
+    text = "what they are called (default: toy, language model, with what a board changes of its preset)"
+    parser.add_argument("--titles", nargs=2, metavar="TITLE", help=text)
     parser.add_argument("--out", metavar="DIR", help="for the table and the figures")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from toybench.compare import compare, read_contest, sentence, sides
+    from toybench.leaderboard import changes_of
 
-    both = [
-        sides(read_contest(path), title) for path, title in zip((arguments.first, arguments.second), arguments.titles)
-    ]
+    boards = [read_contest(path) for path in (arguments.first, arguments.second)]
+    usual = [", ".join([title, *changes_of(board)]) for title, board in zip(("toy", "language model"), boards)]
+    both = [sides(board, title) for board, title in zip(boards, arguments.titles or usual)]
     documents = [compare(*pair, arguments.methods) for pair in pairs(both[0], both[1], arguments.clusters)]
     if arguments.out is not None:
         save(documents, arguments.out)

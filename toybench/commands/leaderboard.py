@@ -78,12 +78,14 @@ def may_spend(arguments: argparse.Namespace, most: int) -> bool:
 def run(arguments: argparse.Namespace) -> int:
     from toybench.clusters import CLUSTERS
     from toybench.leaderboard import check, contestants, planned_runs, with_reference
+    from toybench.loading import overlay
 
     seeds = read_contest(arguments)
     who = with_reference(chosen("method", arguments.methods, contestants()))
     where = chosen("clusters", arguments.clusters, CLUSTERS)
     base, changes = changed_preset(arguments)
-    check(base, who)
+    for _, cluster in where.values():
+        check(overlay(base, cluster), who)
     if not may_spend(arguments, len(where) * sum(planned_runs(one, seeds) for one in who.values())):
         return 0
     from toybench.runtime import configure

@@ -247,22 +247,68 @@ def test_the_readme_says_what_the_record_says():
 
 def test_the_readme_holds_tau_against_what_the_record_says():
     told = json.loads((RECORDS / "transfer" / "transfer.json").read_text())["yardsticks"]
-    models, *toys = [y["every"] for y in told["rows"]]
+    first, with_bytes, others, *toys = [y["every"] for y in told["rows"]]
     taus = [y["tau"] for y in toys]
-    low, high = min(taus[2:]), max(taus[2:])
-    assert told["rows"][3]["second"] == "toy, default/none-4" and taus[2] == low
-    strict = [y["outside"]["tau"] for y in told["rows"]]
+    low, high = min(taus[3:]), max(taus[3:])
+    assert told["rows"][6]["second"] == "toy, default/none-4" and taus[3] == low
+    said = [spoken(first), *(f"{one:+.2f}" for one in (with_bytes["tau"], others["tau"], *taus[:3], low, high))]
     words = (
-        f"the {len(told['methods'])} methods of this contest and the one below, the two language models agree to "
-        f"{models['tau']:+.2f} [{models['low']:+.2f}, {models['high']:+.2f}], the toy with them to {taus[0]:+.2f} and "
-        f"{taus[1]:+.2f}, and with its own other clusters to between {low:+.2f} (equal speeds) and {high:+.2f}"
-    )
+        "On the {} methods of all three contests, the language model on T5 tokens agrees with the one of the contest "
+        "below to {} and with the bytes to {}, these two to {}, the toy's preset with the three to {}, {} and {}, and "
+        "with its own other clusters to between {} (equal speeds) and {}."
+    ).format(len(told["methods"]), *said)
+    assert words in " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+
+
+def test_the_readme_says_how_both_boards_of_the_toy_predict_both_language_models():
     text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
-    assert words in text
-    one, two, three, *others = strict
+    for row, folder, bold in (
+        ("its preset, fixed before any language model ran", "transfer", "**"),
+        ("with AdamW's moments kept", "transfer-moments", ""),
+    ):
+        told = json.loads((RECORDS / folder / "transfer.json").read_text())
+        cells = []
+        for title in ("transformer on bytes on CPU", "small language model on CPU"):
+            [found] = [s for s in told["studies"] if s["title"] == title]
+            a, every = found["verdict"]["agreement"], predicted_on_all(found)
+            cells.append(f"{bold}{spoken(a)}{bold}, p = {a['chance']:.2g}")
+            cells.append(spoken(every))
+        assert f"| {' | '.join([row, *cells])} |" in text
+    pair = told["yardsticks"]["rows"][1]["every"]
+    own = [y["every"]["tau"] for y in told["yardsticks"]["rows"][3:]]
+    assert len(told["yardsticks"]["methods"]) == 16
     assert (
-        f"outside F1-F8: {one:+.2f}, {two:+.2f} and {three:+.2f}, and {min(others):+.2f} to {max(others):+.2f}." in text
+        f"agree with each other to {spoken(pair)}, and this toy with them to {own[0]:+.2f} and {own[2]:+.2f}:" in text
     )
+    strict, _ = json.loads((RECORDS / "transfer" / "transfer.json").read_text())["studies"][2]["rule"]
+    said = f"of the {strict['others']} pairs outside F1-F8 of which that says nothing the bytes have net"
+    assert f"{said} {strict['others_by_toy']} the preset's way, p = {strict['chance']:.3f}" in text
+
+
+def spoken(agreement):
+    return f"{agreement['tau']:+.2f} [{agreement['low']:+.2f}, {agreement['high']:+.2f}]"
+
+
+def predicted_on_all(found):
+    """The agreement on all methods of the board that is judged."""
+    [one] = [p for p in found["all"] if p["board"] == found["board"]]
+    return one["agreement"]
+
+
+def test_the_readme_says_what_the_bytes_show_of_the_trouble():
+    text = " ".join((RECORDS.parent.parent / "README.md").read_text().split())
+    [board] = json.loads((RECORDS / "bridge-bytes" / "leaderboard.json").read_text())["clusters"].values()
+    gaps = {row["name"]: "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*row["gap"]) for row in board}
+    best, second, third = board[:3]
+    assert (best["name"], second["name"], third["name"]) == ("heloco + DyLU", "mla + DyLU", "sync nesterov + DyLU")
+    for said in (
+        f"async Nesterov ends {gaps['nesterov']} above sync Nesterov, DN {gaps['delayed_nesterov']}, sync SGD "
+        f"{gaps['sync sgd']}, async SGD {gaps['sgd']}; DN + DyLU wins most of it back, "
+        f"{gaps['delayed_nesterov + DyLU']}",
+        f"end below sync Nesterov, {gaps['heloco + DyLU']} and {gaps['mla + DyLU']}, with sync Nesterov + DyLU behind "
+        f"them, {gaps['sync nesterov + DyLU']}",
+    ):
+        assert said in text
 
 
 def test_the_readme_says_where_tau_comes_from():

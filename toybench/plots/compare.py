@@ -60,6 +60,8 @@ def _ranks(axes: Axes, document: Mapping[str, Any]) -> None:
     axes.set_ylim(len(rows) + 0.6, 0.2)
     axes.set_xlim(-1.15, 2.15)
     axes.set_xticks([0, 1], [first, second])
+    for label, side in zip(axes.get_xticklabels(), ("right", "left")):  # away from each other: titles may be long
+        label.set_horizontalalignment(side)
     axes.set_yticks([])
     axes.set_title("order by final loss", loc="center")
     axes.grid(False)

@@ -33,7 +33,8 @@ def markdown(
         lines += [
             "The interval: bootstrap over methods, as if they were drawn independently, and over the seeds of each "
             "side. Methods outside F1-F8: those for whose order the toy's preset was not searched. The toy's board is "
-            "that of the same cluster, fixed before any language model ran.",
+            "that of the same cluster, "
+            + ("with settings changed." if ", " in found["board"] else "fixed before any language model ran."),
             "",
             *([found["searched_apart"], ""] if found["searched_apart"] else []),
             "### Description, no evidence",

@@ -207,6 +207,7 @@ def test_a_tau_is_held_against_those_of_two_language_models_and_of_two_toys():
     assert yardsticks(toys, [models[0].only(NAMES[:5]), models[1]]) == ([], [])  # two methods are no order
 
 
+@pytest.mark.timeout(900)  # on a busy machine
 def test_the_record_is_what_the_records_give(tmp_path, monkeypatch):
     monkeypatch.setattr(orders, "NULLS", 20)
     monkeypatch.setattr(orders, "SHUFFLES", 20)

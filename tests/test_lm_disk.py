@@ -241,7 +241,13 @@ async def give_up():
         pass
 loop = asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
+async def fail():
+    raise ValueError("of others")
+async def forget():
+    asyncio.ensure_future(fail())
+    await asyncio.sleep(1e-3)
 loop.run_until_complete(give_up())
+loop.run_until_complete(forget())
 loop.close()
 promise.set_result(0)
 class Told:
@@ -256,6 +262,7 @@ def test_what_ends_when_nobody_waits_is_not_told_and_other_errors_are(first, tim
     """Without the import, tensorstore's is told too: there is something to leave out."""
     done = subprocess.run([sys.executable, "-c", first + LATE], capture_output=True, text=True, check=True, timeout=120)
     assert done.stderr.count("RuntimeError: Event loop is closed\n") == times and "Told.__del__" in done.stderr
+    assert "Task exception was never retrieved" in done.stderr and "ValueError: of others" in done.stderr
 
 
 # A checkpoint cut short

@@ -1,8 +1,8 @@
 """Every figure and table of the paper's study, redone on the toy at each method's own best rate, into one report.
 
 Command:  python -m experiments.paper [--quick] [--only NAME ...]
-Duration: about 25 minutes on two cores, and as long on one for the two ablations of momentum and moments; --quick some
-          five, or more beside other work.
+Duration: about 25 minutes on two cores, and twenty more of a core for the ablations of momentum and moments; without
+          these two --quick took two and a half, or five beside other work.
 Writes:   report.md, report.json and a figure a question into experiments/records/paper; into results/paper (or --out)
           where it is not the whole report; where that folder has a report already, the answers to --only take their
           places in it. Runs go to a store and are not made twice: stopped, it goes on from there.

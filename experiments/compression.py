@@ -28,7 +28,7 @@ import numpy as np
 
 from lm.config import default_arms, parameters
 from lm.work import text_recipe
-from toybench.arguments import read_seeds
+from toybench.arguments import Parser, read_seeds
 from toybench.config import ConfigError, Run
 from toybench.presets import load_preset, load_tuning
 from toybench.records import plain, provenance, writable_folder, write_json, write_whole
@@ -206,7 +206,7 @@ def page(document: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", nargs="+", default=["200:208"], metavar="N", help="of the toy (default 200:208)")
     parser.add_argument("--rounds", type=int, help="of the toy (default: its preset's)")
     parser.add_argument("--text-seeds", nargs="+", default=["200:203"], metavar="N", help="(default 200:203)")

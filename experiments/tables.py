@@ -28,7 +28,7 @@ from experiments.tables_cells import PAPER, STALE, WORKERS, Lab, Table, at, size
 from experiments.tables_report import beside, document, page
 from lm.config import parameters
 from lm.promote import read_run
-from toybench.arguments import read_seeds
+from toybench.arguments import Parser, read_seeds
 from toybench.compare import read_contest, sides
 from toybench.config import ConfigError, Run
 from toybench.curves import Curves
@@ -39,7 +39,7 @@ BOARD = Path(__file__).parent / "records" / "leaderboard.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN.toml", help="the model of all tables, then larger ones for the sizes"
     )

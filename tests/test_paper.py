@@ -144,6 +144,8 @@ def test_a_question_asked_again_takes_its_place_in_the_report_of_a_folder(tmp_pa
         (["--quick"], "has a report of preset default, whole"),
         (["--preset", "fast"], "has a report of preset default, whole"),
         (["--preset", "nope"], "preset: unknown"),
+        (["--only", "nothing"], "invalid choice: 'nothing'"),
+        (["--onyl", "figure_07"], "--onyl"),
         ("[]", "no report of this version"),
         ('{"preset": "default", "quick": false}', "no report of this version"),
         ({"seeds": {"tuning": [1]}}, "a report of other seeds"),

@@ -16,7 +16,6 @@ quote; its runs go to a store of their own.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 
 from experiments.paper.lab import QUICK_RATES, Answer, Lab, quick_calls
 from experiments.paper.report import document, figure, markdown
+from toybench.arguments import Parser
 from toybench.config import ConfigError, Run
 from toybench.curves import Curves
 from toybench.leaderboard import Seeds
@@ -67,7 +67,7 @@ RECORDS = Path(__file__).parent.parent / "records" / "paper"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The paper's study, redone on the toy.")
+    parser = Parser(description="The paper's study, redone on the toy.")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--quick", action="store_true", help="fewer rates and seeds, no runoff")
     parser.add_argument(
@@ -84,7 +84,7 @@ def main() -> None:
         out = writable_folder(arguments.out or (RECORDS if whole else Path("results/paper")))
         before = {} if arguments.only == QUESTIONS else earlier(out, arguments.preset, quick)
     except ConfigError as error:
-        parser.exit(2, f"{error}\n")
+        parser.error(str(error))
     with Store(arguments.store or Path("results", "paper-quick.sqlite" if quick else "paper.sqlite")) as store:
 
         def measured(runs: Sequence[Run], seeds: Sequence[int]) -> list[Curves]:
